@@ -1,0 +1,1 @@
+"""What happens by itself: ingest, scoring, retraining and backtests, each in a leased job."""

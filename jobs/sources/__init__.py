@@ -1,0 +1,1 @@
+"""Where bars come from. Add a source by adding a module here."""

@@ -1,0 +1,160 @@
+"""Markets, timeframes and bars: what a bar is, when it is known, and which bars are refused.
+
+A bar is named by its open time `ts`; it is known at its close, `ts + timeframe`, never before.
+`Bars` is a Polars frame of closed bars in BAR_SCHEMA, sorted by `ts`, one row a bar.
+"""
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+
+import polars as pl
+
+from model.errors import BadBars, BadInput
+
+Bars = pl.DataFrame  # BAR_SCHEMA, sorted by ts, closed bars only
+
+TS = pl.Datetime("us", "UTC")
+PRICES = ("open", "high", "low", "close")
+BAR_SCHEMA = pl.Schema({"ts": TS, **dict.fromkeys((*PRICES, "volume"), pl.Float64())})
+
+# Rounding in the last place of a price must not make a high lie below a close.
+OHLC_TOLERANCE = 1e-9
+# From this many steps on, a file's most common step tells its timeframe.
+STEPS_TO_JUDGE_TIMEFRAME = 8
+
+_SYMBOL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,31}")
+_TIMEFRAME = re.compile(r"([1-9][0-9]{0,3})([smhdwM])")
+_UNIT = {
+    "s": timedelta(seconds=1),
+    "m": timedelta(minutes=1),
+    "h": timedelta(hours=1),
+    "d": timedelta(days=1),
+    "w": timedelta(weeks=1),
+}
+
+
+@dataclass(frozen=True)
+class Timeframe:
+    """A bar's length. `60m` and `1h` are one duration, so both are kept as `1h`; a month follows the calendar."""
+
+    name: str
+    every: str  # Polars' spelling: month is "mo"
+    length: timedelta  # nominal: a month counts 30 days, for gaps and staleness only
+
+    def close_of(self, ts: datetime) -> datetime:
+        """The close of the bar that opened at `ts`."""
+        if not self.every.endswith("mo"):
+            return ts + self.length
+        return pl.Series([ts], dtype=TS).dt.offset_by(self.every).item()  # type: ignore[no-any-return]
+
+    def closes(self, ts: pl.Expr) -> pl.Expr:
+        """The close times of the bars that opened at `ts`."""
+        return ts.dt.offset_by(self.every) if self.every.endswith("mo") else ts + self.length
+
+
+@lru_cache(maxsize=256)
+def timeframe(text: str) -> Timeframe:
+    """The timeframe that `text` names, from `1s` to `1M`. Raises BadInput."""
+    match = _TIMEFRAME.fullmatch(text)
+    if match is None:
+        raise BadInput(f"unknown timeframe {text!r}: a number and one of s, m, h, d, w, M, for example 1m, 4h, 1d")
+    count, unit = int(match[1]), match[2]
+    if unit == "M":
+        if count != 1:
+            raise BadInput(f"unknown timeframe {text!r}: the longest timeframe is 1M")
+        return Timeframe("1M", "1mo", timedelta(days=30))
+    length = count * _UNIT[unit]
+    if length > timedelta(days=30):
+        raise BadInput(f"unknown timeframe {text!r}: the longest timeframe is 1M")
+    unit, size = next((u, s) for u, s in reversed(_UNIT.items()) if length % s == timedelta(0))
+    name = f"{length // size}{unit}"
+    return Timeframe(name, name, length)
+
+
+@dataclass(frozen=True)
+class Market:
+    """A symbol and a timeframe, e.g. `ETHUSDT` `1h`. Always two fields, never glued."""
+
+    symbol: str
+    timeframe: str
+
+    def __str__(self) -> str:
+        return f"{self.symbol} {self.timeframe}"
+
+
+def market(symbol: str, timeframe_text: str) -> Market:
+    """The market of that symbol and timeframe, spelled in the one right way. Raises BadInput."""
+    if _SYMBOL.fullmatch(symbol) is None:
+        suggestion = re.sub(r"[^A-Za-z0-9._-]", "", symbol).lstrip("._-")[:32]
+        raise BadInput(
+            f"symbol {symbol!r} is not usable: letters, digits, '.', '_' and '-', at most 32"
+            + (f"; try {suggestion!r}" if suggestion else "")
+        )
+    return Market(symbol, timeframe(timeframe_text).name)
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """Rows that were refused for one reason; `first` is the open time of the earliest of them."""
+
+    reason: str
+    rows: int
+    first: datetime | None
+
+
+# Row rules in the order in which they are asked; a row is counted under the first that it breaks.
+_HIGHEST = pl.max_horizontal("open", "low", "close")
+_LOWEST = pl.min_horizontal("open", "high", "close")
+_RULES: dict[str, pl.Expr] = {
+    "no_time": pl.col("ts").is_null(),
+    "not_finite": pl.any_horizontal(~pl.col(c).is_finite().fill_null(False) for c in (*PRICES, "volume")),
+    "not_positive": pl.any_horizontal(pl.col(c) <= 0 for c in PRICES) | (pl.col("volume") < 0),
+    "high_low_contradiction": (pl.col("high") < _HIGHEST * (1 - OHLC_TOLERANCE))
+    | (pl.col("low") > _LOWEST * (1 + OHLC_TOLERANCE)),
+}
+
+
+def check(frame: pl.DataFrame, frame_timeframe: Timeframe, now: datetime) -> tuple[Bars, tuple[Rejection, ...]]:
+    """The bars of `frame` (BAR_SCHEMA, any order) that may be kept, sorted, and what was refused and why.
+
+    Equal rows given twice are one bar; rows of one open time with different values are all refused
+    (`conflicting_duplicate`), since nobody can tell which is right. Raises BadBars where the rows as a
+    whole do not fit the timeframe.
+    """
+    closed_at = frame_timeframe.closes(pl.col("ts"))
+    rules = {**_RULES, "future": pl.col("ts") > now, "unclosed": closed_at > now}
+    reason = pl.coalesce(
+        *(pl.when(broken).then(pl.lit(name)) for name, broken in rules.items()),
+        pl.lit(None, dtype=pl.String),
+    )
+    judged = frame.with_columns(reason=reason)
+    kept = judged.filter(pl.col("reason").is_null()).drop("reason").unique(maintain_order=True)
+    twice = kept.filter(pl.col("ts").is_duplicated()).with_columns(reason=pl.lit("conflicting_duplicate"))
+    bars = kept.filter(~pl.col("ts").is_duplicated()).sort("ts")
+    refused = pl.concat([judged.filter(pl.col("reason").is_not_null()), twice])
+    counts = refused.group_by("reason").agg(rows=pl.len(), first=pl.col("ts").min()).sort("reason")
+    _fits(bars, frame_timeframe)
+    return bars, tuple(Rejection(**row) for row in counts.iter_rows(named=True))
+
+
+def _fits(bars: Bars, stated: Timeframe) -> None:
+    """Raises BadBars where the most common step between bars is not the stated timeframe."""
+    steps = bars["ts"].diff().drop_nulls()
+    if len(steps) < STEPS_TO_JUDGE_TIMEFRAME:
+        return
+    usual: timedelta = steps.mode().sort()[0]
+    near = abs(usual - stated.length) <= timedelta(days=2) if stated.name == "1M" else usual == stated.length
+    if not near:
+        raise BadBars(f"the usual step between these bars is {usual}, which is not the timeframe {stated.name}")
+
+
+def gaps(bars: Bars, bars_timeframe: Timeframe) -> int:
+    """How many steps between neighbouring bars are longer than 1.5 timeframes."""
+    return int((bars["ts"].diff() > 1.5 * bars_timeframe.length).sum())
+
+
+def utc(moment: datetime) -> datetime:
+    """`moment` in UTC; one without a zone is taken as UTC."""
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)

@@ -1,0 +1,45 @@
+"""Every error that Barprop raises on purpose.
+
+    BarpropError
+     ├── BadInput          what was given cannot be used; the message says what would be right
+     │    ├── BadBars      bars or a file of bars that cannot be understood
+     │    └── BadArtifact  stored weights that are damaged, of an unknown version, or not finite
+     ├── NotFound          no such market, version, job …
+     ├── Busy              somebody else holds the market, or a queue is full
+     ├── TrainingFailed    a training that cannot give a usable network, and why
+     └── Unreachable       the database or the service does not answer, or its schema is not at head
+
+A message is one line, names place and fact, and is fit for a user's eyes.
+"""
+
+
+class BarpropError(Exception):
+    """Base of all errors raised on purpose."""
+
+
+class BadInput(BarpropError):
+    """What was given cannot be used."""
+
+
+class BadBars(BadInput):
+    """Bars, or a file of bars, that cannot be understood."""
+
+
+class BadArtifact(BadInput):
+    """Stored weights that are damaged, of an unknown version, or not finite."""
+
+
+class NotFound(BarpropError):
+    """No such market, version, job or key."""
+
+
+class Busy(BarpropError):
+    """Somebody else holds what is asked for."""
+
+
+class TrainingFailed(BarpropError):
+    """A training that cannot give a usable network."""
+
+
+class Unreachable(BarpropError):
+    """The database or the service does not answer, or its schema is not at head."""

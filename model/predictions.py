@@ -1,0 +1,52 @@
+"""A Signal is the answer for a market's bar: a Prediction, or an Abstention with its reason, told apart by type."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from model.bars import Market
+
+
+class Reason(StrEnum):
+    """Why there is no number. The list is closed: bots switch on it."""
+
+    NO_MODEL = "no_model"
+    TOO_FEW_BARS = "too_few_bars"
+    STALE_BARS = "stale_bars"
+    STALE_MODEL = "stale_model"
+    GAP = "gap"
+    OUT_OF_DOMAIN = "out_of_domain"
+    LOW_CONFIDENCE = "low_confidence"
+    UNHEALTHY_MODEL = "unhealthy_model"
+    PAUSED = "paused"
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a version says of the `horizon` bars after `as_of`, the close of the bar that it stands on."""
+
+    market: Market
+    as_of: datetime
+    version: int
+    horizon: int  # bars
+    p_up: float  # calibrated probability that the close `horizon` bars on is above this close
+    expected_return: float  # log return over the horizon, unscaled
+    price: float  # close x exp(expected_return)
+    interval: tuple[float, float]  # of the price, at `level`
+    level: float
+    skill: bool | None  # what live and held-back evidence says so far; None: too little of it
+    weights: str  # first 12 digits of the weights' SHA-256
+
+
+@dataclass(frozen=True)
+class Abstention:
+    """Why there is no number for the bar that closed at `as_of`."""
+
+    market: Market
+    as_of: datetime | None  # None: the market has no bar yet
+    version: int | None
+    reason: Reason
+    detail: str
+
+
+Signal = Prediction | Abstention
