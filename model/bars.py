@@ -158,3 +158,8 @@ def gaps(bars: Bars, bars_timeframe: Timeframe) -> int:
 def utc(moment: datetime) -> datetime:
     """`moment` in UTC; one without a zone is taken as UTC."""
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+def iso(moment: datetime) -> str:
+    """ISO 8601 in UTC with a Z, as every document has it."""
+    return utc(moment).isoformat().replace("+00:00", "Z")

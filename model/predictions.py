@@ -1,10 +1,11 @@
 """A Signal is the answer for a market's bar: a Prediction, or an Abstention with its reason, told apart by type."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
-from model.bars import Market
+from model.bars import Market, iso
 
 
 class Reason(StrEnum):
@@ -50,3 +51,22 @@ class Abstention:
 
 
 Signal = Prediction | Abstention
+
+
+def document(signal: Signal) -> dict[str, Any]:
+    """The Signal as JSON has it, the same from a command and from a route."""
+    if isinstance(signal, Abstention):
+        return {
+            "kind": "abstention",
+            "market": asdict(signal.market),
+            "as_of": None if signal.as_of is None else iso(signal.as_of),
+            "version": signal.version,
+            "reason": signal.reason.value,
+            "detail": signal.detail,
+        }
+    return {
+        "kind": "prediction",
+        **asdict(signal),
+        "as_of": iso(signal.as_of),
+        "interval": list(signal.interval),
+    }
