@@ -59,7 +59,9 @@ def timeframe(text: str) -> Timeframe:
     """The timeframe that `text` names, from `1s` to `1M`. Raises BadInput."""
     match = _TIMEFRAME.fullmatch(text)
     if match is None:
-        raise BadInput(f"unknown timeframe {text!r}: a number and one of s, m, h, d, w, M, for example 1m, 4h, 1d")
+        raise BadInput(
+            f"unknown timeframe {text!r}: a number and one of s, m, h, d, w, M, for example 1m, 4h, 1d"
+        )
     count, unit = int(match[1]), match[2]
     if unit == "M":
         if count != 1:
@@ -116,7 +118,9 @@ _RULES: dict[str, pl.Expr] = {
 }
 
 
-def check(frame: pl.DataFrame, frame_timeframe: Timeframe, now: datetime) -> tuple[Bars, tuple[Rejection, ...]]:
+def check(
+    frame: pl.DataFrame, frame_timeframe: Timeframe, now: datetime
+) -> tuple[Bars, tuple[Rejection, ...]]:
     """The bars of `frame` (BAR_SCHEMA, any order) that may be kept, sorted, and what was refused and why.
 
     Equal rows given twice are one bar; rows of one open time with different values are all refused
@@ -147,7 +151,9 @@ def _fits(bars: Bars, stated: Timeframe) -> None:
     usual: timedelta = steps.mode().sort()[0]
     near = abs(usual - stated.length) <= timedelta(days=2) if stated.name == "1M" else usual == stated.length
     if not near:
-        raise BadBars(f"the usual step between these bars is {usual}, which is not the timeframe {stated.name}")
+        raise BadBars(
+            f"the usual step between these bars is {usual}, which is not the timeframe {stated.name}"
+        )
 
 
 def gaps(bars: Bars, bars_timeframe: Timeframe) -> int:
