@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from model.network.activations import Array
 
@@ -30,7 +31,7 @@ class Dense:
 def views(flat: Array, sizes: Sequence[int]) -> tuple[Dense, ...]:
     """The layers whose parameters lie one after another in `flat`; `sizes` are I, hidden…, O."""
     layers, at = [], 0
-    for inputs, outputs in zip(sizes, sizes[1:], strict=False):
+    for inputs, outputs in pairwise(sizes):
         W = flat[at : at + inputs * outputs].reshape(inputs, outputs)
         at += inputs * outputs
         layers.append(Dense(W, flat[at : at + outputs]))

@@ -1,6 +1,7 @@
 """The network: dense layers over one flat parameter buffer, a forward pass that keeps a tape, and its way back."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -40,9 +41,7 @@ class Architecture:
     @property
     def parameters(self) -> int:
         """How long the flat parameter buffer is."""
-        return sum(
-            (inputs + 1) * outputs for inputs, outputs in zip(self.sizes, self.sizes[1:], strict=False)
-        )
+        return sum((inputs + 1) * outputs for inputs, outputs in pairwise(self.sizes))
 
 
 @dataclass(frozen=True)
@@ -75,14 +74,16 @@ def over(architecture: Architecture, parameters: Array) -> Network:
 
 
 def initialise(architecture: Architecture, rng: np.random.Generator, dtype: Any = np.float32) -> Network:
-    """A network with random weights and zero biases. The outputs start small, so the first loss is near ln 2."""
+    """A network with random weights and zero biases."""
     network = over(architecture, np.zeros(architecture.parameters, dtype))
     spread = INITIALISERS[architecture.initialiser]
     gain = ACTIVATIONS[architecture.activation].gain
-    for layer in network.layers[:-1]:
-        layer.W[...] = rng.standard_normal(layer.W.shape) * spread(*layer.W.shape, gain)
-    last = network.layers[-1]
-    last.W[...] = rng.standard_normal(last.W.shape) * (0.1 * spread(*last.W.shape, 1.0))
+    for layer in network.layers:
+        inputs, outputs = layer.W.shape
+        last = layer is network.layers[-1]
+        # the outputs start small, so that the first loss is near ln 2
+        scale = 0.1 * spread(inputs, outputs, 1.0) if last else spread(inputs, outputs, gain)
+        layer.W[...] = rng.standard_normal(layer.W.shape) * scale
     return network
 
 
