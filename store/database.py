@@ -14,36 +14,76 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError, OperationalError
+from alembic.util import CommandError
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 import migrations
 from model.errors import BadInput, Unreachable
 
-BUSY_TIMEOUT_SECONDS = 30
+__all__ = [
+    "Connection",
+    "Engine",
+    "at_head",
+    "connect",
+    "prepare",
+    "read",
+    "shown",
+    "upgrade",
+    "write",
+]
+
+BUSY_TIMEOUT_SECONDS = 30  # SQLite: how long a writer waits for another one
+CONNECT_TIMEOUT_SECONDS = 10  # PostgreSQL: how long an address may stay silent
+
+# Names of PostgreSQL's advisory locks: one critical section each. SQLite has one writer at a time anyway.
+UPGRADE_LOCK = 0x6261_7270_0001
+JOBS_LOCK = 0x6261_7270_0002
+
+_FORMS = "sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME"
 
 
 def connect(url: str) -> Engine:
     """The engine of the database at `url` (`sqlite:///FILE` or `postgresql://…`). Raises BadInput, Unreachable."""
-    try:
-        address = make_url(url)
-    except ArgumentError as error:
-        raise BadInput(f"not a database address: {url!r}; sqlite:///FILE or postgresql://USER@HOST/NAME") from error
+    address = _address(url)
     if address.get_backend_name() == "sqlite":
-        return _sqlite(url, address.database)
-    if address.get_backend_name() == "postgresql":
+        return _sqlite(address)
+    if address.get_backend_name() in ("postgresql", "postgres"):
         # a bare postgresql:// means psycopg 3, the driver that is installed
-        return create_engine(address.set(drivername="postgresql+psycopg"), pool_pre_ping=True)
-    raise BadInput(f"no support for {address.get_backend_name()} databases; sqlite or postgresql")
+        return create_engine(
+            address.set(drivername="postgresql+psycopg"),
+            pool_pre_ping=True,
+            connect_args={"connect_timeout": CONNECT_TIMEOUT_SECONDS},
+        )
+    raise BadInput(f"no support for {address.get_backend_name()} databases: {_FORMS}")
 
 
-def _sqlite(url: str, path: str | None) -> Engine:
-    if path and path != ":memory:":
+def _address(url: str) -> URL:
+    try:
+        return make_url(url)
+    except (ArgumentError, ValueError):
+        # neither the text nor the cause is shown: a mistyped address may still hold its password
+        raise BadInput(f"the database's address is not one: {_FORMS}") from None
+
+
+def shown(url: str) -> str:
+    """`url` as a user may see it: without its password and its options."""
+    return _shown(_address(url))
+
+
+def _shown(address: URL) -> str:
+    return address.set(query={}).render_as_string(hide_password=True)
+
+
+def _sqlite(address: URL) -> Engine:
+    path = address.database
+    if path and path != ":memory:" and not path.startswith("file:"):
         try:
             Path(path).parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise Unreachable(f"cannot make the folder of the database {path}: {error.strerror}") from error
-    engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_SECONDS})
+    engine = create_engine(address.set(drivername="sqlite"), connect_args={"timeout": BUSY_TIMEOUT_SECONDS})
 
     @event.listens_for(engine, "connect")
     def _prepare(connection: sqlite3.Connection, _record: Any) -> None:
@@ -53,57 +93,113 @@ def _sqlite(url: str, path: str | None) -> Engine:
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
-        mode = "IMMEDIATE" if connection.get_execution_options().get("writes") else "DEFERRED"
-        connection.exec_driver_sql(f"BEGIN {mode}")
+        writes = connection.get_execution_options().get("writes", False)
+        # a write in a reader's transaction would fail only when somebody else writes: refuse it always
+        connection.exec_driver_sql(f"PRAGMA query_only={'OFF' if writes else 'ON'}")
+        connection.exec_driver_sql(f"BEGIN {'IMMEDIATE' if writes else 'DEFERRED'}")
 
     return engine
 
 
 @contextmanager
 def read(engine: Engine) -> Iterator[Connection]:
-    """A transaction that only reads: one consistent view."""
-    with _reached(engine), engine.connect() as connection, connection.begin():
-        yield connection
+    """A transaction that only reads: one consistent view. Raises Unreachable."""
+    with _reached(engine), engine.connect() as connection:
+        if engine.dialect.name == "postgresql":
+            connection = connection.execution_options(
+                isolation_level="REPEATABLE READ", postgresql_readonly=True
+            )
+        with connection.begin():
+            yield connection
 
 
 @contextmanager
 def write(engine: Engine) -> Iterator[Connection]:
-    """A transaction that may write. It has committed when the block is left without an error."""
+    """A transaction that may write. It has committed when the block is left without an error. Raises Unreachable."""
     with _reached(engine), engine.connect() as connection:
         connection = connection.execution_options(writes=True)
         with connection.begin():
             yield connection
 
 
+def alone(connection: Connection, lock: int) -> None:
+    """Waits until no other transaction holds `lock`, and holds it to the end of this one."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": lock})
+
+
 @contextmanager
 def _reached(engine: Engine) -> Iterator[None]:
+    where = _shown(engine.url)
     try:
         yield
-    except OperationalError as error:
-        where = engine.url.render_as_string(hide_password=True)
-        reason = str(error.orig).strip().splitlines()[0] if error.orig else "no reason given"
-        if "no such table" in reason:
-            raise Unreachable(f"the database {where} has no tables yet: run `barprop db upgrade`") from error
-        raise Unreachable(f"the database {where} does not answer: {reason}") from error
+    except IntegrityError:
+        raise  # the database answered, and rightly refused
+    except PoolTimeout as error:
+        raise Unreachable(f"the database {where} does not answer: all its connections are in use") from error
+    except DBAPIError as error:
+        trouble = _trouble(error)
+        if trouble is None:
+            raise
+        raise Unreachable(f"the database {where} {trouble}") from error
+
+
+# What SQLite and PostgreSQL say, and what it means to a user; asked in this order.
+_TROUBLES = {
+    "no such table": "has no tables yet, or not all: run `barprop db upgrade`",
+    "no such column": "has an older schema: run `barprop db upgrade`",
+    "has no column named": "has an older schema: run `barprop db upgrade`",
+    "not a database": "is not a SQLite file",
+    "malformed": "is damaged: restore it from a backup",
+    "unable to open": "cannot be opened: its folder must exist and be writable",
+    "readonly": "may only be read: its file and folder must be writable",
+    "database is locked": f"is busy: another program has been writing to it for {BUSY_TIMEOUT_SECONDS} s",
+}
+_TROUBLES_BY_SQLSTATE = {
+    "42P01": "has no tables yet, or not all: run `barprop db upgrade`",
+    "42703": "has an older schema: run `barprop db upgrade`",
+}
+
+
+def _trouble(error: DBAPIError) -> str | None:
+    """Why the database cannot serve, or None where the statement was at fault."""
+    kind = type(error).__name__
+    reason = str(error.orig).strip().splitlines()[0] if str(error.orig).strip() else "it does not say why"
+    state = getattr(error.orig, "sqlstate", None)
+    if state in _TROUBLES_BY_SQLSTATE:
+        return _TROUBLES_BY_SQLSTATE[state]
+    if kind == "ProgrammingError":
+        return f"refuses: {reason}" if state == "42501" else None  # 42501: no permission
+    for said, meaning in _TROUBLES.items():
+        if said in reason:
+            return meaning
+    return f"does not answer: {reason}" if kind in ("OperationalError", "InternalError") else None
 
 
 def alembic_config(connection: Connection | None = None) -> Config:
     """Alembic's configuration, found beside the installed migrations; `connection` is what it works on."""
-    folder = Path(migrations.__file__).parent
     config = Config()
-    config.set_main_option("script_location", str(folder))
+    # Alembic reads a percent sign in a path as the beginning of a variable
+    config.set_main_option("script_location", str(Path(migrations.__file__).parent).replace("%", "%%"))
     config.attributes["connection"] = connection
     return config
 
 
 def upgrade(engine: Engine) -> None:
-    """Brings the schema to its newest revision; doing it twice is doing it once."""
+    """Brings the schema to its newest revision; doing it twice, or from two processes, is doing it once."""
     with write(engine) as connection:
-        command.upgrade(alembic_config(connection), "head")
+        alone(connection, UPGRADE_LOCK)
+        try:
+            command.upgrade(alembic_config(connection), "head")
+        except CommandError as error:
+            raise Unreachable(
+                f"the database {_shown(engine.url)} has a schema that this program does not know: "
+                "it was upgraded by a newer one"
+            ) from error
 
 
 def at_head(engine: Engine) -> bool:
-    """Whether the schema is the one that this program was built for."""
+    """Whether the schema is the one that this program was built for. Raises Unreachable."""
     head = ScriptDirectory.from_config(alembic_config()).get_current_head()
     with read(engine) as connection:
         return MigrationContext.configure(connection).get_current_revision() == head
@@ -114,5 +210,7 @@ def prepare(engine: Engine) -> None:
     if at_head(engine):
         return
     if engine.dialect.name != "sqlite":
-        raise Unreachable("the database's schema is not the one of this program: run `barprop db upgrade`")
+        raise Unreachable(
+            f"the database {_shown(engine.url)} has not the schema of this program: run `barprop db upgrade`"
+        )
     upgrade(engine)

@@ -1,7 +1,8 @@
 """Every table. Times are microseconds since 1970 UTC in a BIGINT: exact, sortable, the same in SQLite and PostgreSQL.
 
 Rows are appended; what changes in place is a job's state, a ledger row's outcome, a schedule, a market's pause,
-a key's last use, and the clock of a demo.
+a key's last use, and the clock of a demo. An id names one thing for ever: `sqlite_autoincrement` keeps SQLite
+from giving a deleted row's id to the next one.
 """
 
 import json
@@ -23,6 +24,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.types import TypeDecorator
 
@@ -79,7 +81,15 @@ markets = Table(
     Column("paused", Boolean, nullable=False, default=False),
     Column("created_at", Moment, nullable=False),
     UniqueConstraint("symbol", "timeframe"),
+    sqlite_autoincrement=True,
 )
+
+
+def _running(name: str, *columns: str, of: str) -> Index:
+    """A unique index over running jobs alone."""
+    where = text(f"state = 'running' AND {of}")
+    return Index(name, *columns, unique=True, sqlite_where=where, postgresql_where=where)
+
 
 # A bar that comes again with other values is a further revision; the newest serves, none is changed or removed.
 bars = Table(
@@ -118,6 +128,10 @@ jobs = Table(
     Column("result", Document),
     Index(None, "state", "priority", "id"),
     Index(None, "market_id", "kind", "id"),
+    # the database itself refuses that a market's kind runs twice, whatever the code does
+    _running("uq_jobs_running_of_market", "market_id", "kind", of="market_id IS NOT NULL"),
+    _running("uq_jobs_running_of_none", "kind", of="market_id IS NULL"),
+    sqlite_autoincrement=True,
 )
 
 schedules = Table(
@@ -144,6 +158,7 @@ versions = Table(
     Column("manifest", Text, nullable=False),  # JSON, exactly as digested
     Column("manifest_sha256", String(64), nullable=False),
     Index(None, "market_id", "id"),
+    sqlite_autoincrement=True,
 )
 
 # Which version plays which role from when on: the newest champion row that is effective answers.
@@ -158,6 +173,7 @@ promotions = Table(
     Column("decided_at", Moment, nullable=False),
     Column("effective_from", Moment, nullable=False),  # the close of the first bar that it may answer for
     Index(None, "market_id", "role", "id"),
+    sqlite_autoincrement=True,
 )
 
 training_runs = Table(
@@ -177,6 +193,7 @@ training_runs = Table(
     Column("verdict", String(16), nullable=False),  # the gradients' health as a whole
     Index(None, "market_id", "id"),
     Index(None, "version_id"),
+    sqlite_autoincrement=True,
 )
 
 gradient_health = Table(
@@ -205,6 +222,7 @@ backtests = Table(
     Column("document", Document, nullable=False),  # what `barprop backtest --json` prints
     Column("predictions", LargeBinary, nullable=False),  # a Parquet file, one row a judged bar
     Index(None, "market_id", "id"),
+    sqlite_autoincrement=True,
 )
 
 # The ledger. A bar's first Signal stands: `answer` names what was said of it, so that saying it again adds nothing.
@@ -241,6 +259,7 @@ predictions = Table(
     Index(None, "market_id", "id"),
     Index(None, "version_id", "scored_at"),
     Index(None, "scored_at", "kind"),
+    sqlite_autoincrement=True,
 )
 
 api_keys = Table(
@@ -261,6 +280,6 @@ api_keys = Table(
 clock = Table(
     "clock",
     metadata,
-    Column("id", Integer, primary_key=True),
+    Column("id", Integer, primary_key=True, autoincrement=False),
     Column("now", Moment, nullable=False),
 )
