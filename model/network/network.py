@@ -39,6 +39,11 @@ class Architecture:
         return (self.inputs, *self.hidden, OUTPUTS)
 
     @property
+    def layer_names(self) -> tuple[str, ...]:
+        """What people call the layers, first to last."""
+        return (*(f"hidden {i}" for i in range(1, len(self.hidden) + 1)), "output")
+
+    @property
     def parameters(self) -> int:
         """How long the flat parameter buffer is."""
         return sum((inputs + 1) * outputs for inputs, outputs in pairwise(self.sizes))
