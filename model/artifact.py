@@ -41,25 +41,21 @@ class Packed:
 
 def pack(arrays: Mapping[str, NDArray[Any]], manifest: Mapping[str, Any]) -> Packed:
     """The artifact of these arrays, in their order, and this manifest. Raises BadArtifact for what may not be kept."""
-    listed, parts = [], []
-    for name, array in arrays.items():
-        plain = np.asarray(array)
-        dtype = plain.dtype.newbyteorder("<").str
-        if dtype not in DTYPES:
-            raise BadArtifact(f"array {name} is of dtype {plain.dtype}, which is not kept")
-        if not np.isfinite(plain).all():
-            raise BadArtifact(f"array {name} is not finite, so it is not kept")
-        listed.append({"name": name, "dtype": dtype, "shape": list(plain.shape)})
-        parts.append(plain.astype(dtype).tobytes())
+    listed, parts = _plain(arrays)
     if own := [key for key in _OWN if key in manifest]:
         raise BadArtifact(f"the manifest may not bring its own {', '.join(own)}")
     sha256 = _digest(listed, parts)
     whole = {**manifest, "format": FORMAT, "arrays": listed, "sha256": sha256}
     try:
         text = json.dumps(whole, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise BadArtifact(f"the manifest cannot be kept as JSON: {error}") from None
     return Packed(b"".join(parts), sha256, text, _text_digest(text))
+
+
+def digest(arrays: Mapping[str, NDArray[Any]]) -> str:
+    """The SHA-256 that these arrays have when packed. Raises BadArtifact for what may not be kept."""
+    return _digest(*_plain(arrays))
 
 
 def unpack(packed: Packed) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
@@ -90,6 +86,20 @@ def unpack(packed: Packed) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
             raise BadArtifact(f"array {row['name']} is not finite, so it is not used")
         arrays[row["name"]] = array
     return arrays, {key: value for key, value in manifest.items() if key not in _OWN}
+
+
+def _plain(arrays: Mapping[str, NDArray[Any]]) -> tuple[list[dict[str, Any]], list[bytes]]:
+    """Name, dtype and shape of each array as the manifest lists them, and its bytes."""
+    listed, parts = [], []
+    for name, array in arrays.items():
+        dtype = array.dtype.newbyteorder("<").str
+        if dtype not in DTYPES:
+            raise BadArtifact(f"array {name} is of dtype {array.dtype}, which is not kept")
+        if not np.isfinite(array).all():
+            raise BadArtifact(f"array {name} is not finite, so it is not kept")
+        listed.append({"name": name, "dtype": dtype, "shape": list(array.shape)})
+        parts.append(array.astype(dtype).tobytes())
+    return listed, parts
 
 
 def _listed(arrays: object) -> list[dict[str, Any]]:
