@@ -4,17 +4,21 @@ A section is a frozen model; each key has its one default here. Add a setting by
 """
 
 import os
+import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
 from platformdirs import user_config_path, user_data_path
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+    SettingsError,
     TomlConfigSettingsSource,
 )
+
+from model.errors import BadInput
 
 
 def default_database_url() -> str:
@@ -36,45 +40,55 @@ class Section(BaseModel):
 class Database(Section):
     """Where everything is kept."""
 
-    url: str = Field(default_factory=default_database_url)
+    url: str = Field(default_factory=default_database_url, repr=False)  # may hold a password
 
 
 class Service(Section):
     """What `serve` listens on and how much it takes."""
 
     host: str = "127.0.0.1"
-    port: int = Field(8000, ge=0, le=65535)
+    port: int = Field(default=8000, ge=0, le=65535)
     require_keys: bool = False  # beyond loopback keys are always required
-    max_body_bytes: int = Field(16 * 1024 * 1024, gt=0)
-    max_bars_per_request: int = Field(50_000, gt=0)
-    stale_after_timeframes: float = Field(2.0, gt=0)
+    max_body_bytes: int = Field(default=16 * 1024 * 1024, gt=0)
+    max_bars_per_request: int = Field(default=50_000, gt=0)
+    stale_after_timeframes: float = Field(default=2.0, gt=0)
 
 
 class Jobs(Section):
     """How the worker works."""
 
-    processes: int = Field(1, ge=1)  # jobs that run at once, each in a process of its own
-    poll_seconds: float = Field(0.5, gt=0)
-    heartbeat_seconds: float = Field(5.0, gt=0)
-    lease_seconds: float = Field(30.0, gt=0)
-    inbox: Path | None = None  # a folder of SYMBOL_TIMEFRAME.(parquet|feather|csv|json) that the ingest schedule reads
+    processes: int = Field(default=1, ge=1)  # jobs that run at once, each in a process of its own
+    poll_seconds: float = Field(default=0.5, gt=0)
+    heartbeat_seconds: float = Field(default=5.0, gt=0)
+    lease_seconds: float = Field(default=30.0, gt=0)
+    # a folder of SYMBOL_TIMEFRAME.(parquet|feather|csv|json) that the ingest schedule reads
+    inbox: Path | None = None
+
+    @model_validator(mode="after")
+    def _a_beat_may_be_missed(self) -> "Jobs":
+        if self.lease_seconds < 2 * self.heartbeat_seconds:
+            raise ValueError(
+                f"lease_seconds ({self.lease_seconds:g}) must be at least twice heartbeat_seconds "
+                f"({self.heartbeat_seconds:g}), or one late heartbeat loses a living worker its job"
+            )
+        return self
 
 
 class Training(Section):
     """What a scheduled or asked-for training uses; see model.training.TrainConfig for the rest."""
 
-    window_bars: int = Field(10_000, ge=200)
-    horizon_bars: int = Field(1, ge=1)
-    seed: int = Field(0, ge=0)
-    blas_threads: int = Field(1, ge=1)
+    window_bars: int = Field(default=10_000, ge=200)
+    horizon_bars: int = Field(default=1, ge=1)
+    seed: int = Field(default=0, ge=0)
+    blas_threads: int = Field(default=1, ge=1)
 
 
 class Backtest(Section):
     """What a backtest assumes where its command line does not say."""
 
-    refit_every_bars: int = Field(1_000, ge=1)
-    fee_bps: float = Field(10.0, ge=0)  # of the traded value, each way
-    slippage_bps: float = Field(2.0, ge=0)  # of the traded value, each way
+    refit_every_bars: int = Field(default=1_000, ge=1)
+    fee_bps: float = Field(default=10.0, ge=0)  # of the traded value, each way
+    slippage_bps: float = Field(default=2.0, ge=0)  # of the traded value, each way
 
 
 class Log(Section):
@@ -87,7 +101,7 @@ class Settings(BaseSettings):
     """All settings of one process, frozen."""
 
     model_config = SettingsConfigDict(
-        env_prefix="BARPROP_", env_nested_delimiter="__", frozen=True, extra="ignore"
+        env_prefix="BARPROP_", env_nested_delimiter="__", frozen=True, extra="forbid"
     )
 
     database: Database = Field(default_factory=Database)
@@ -111,5 +125,28 @@ class Settings(BaseSettings):
 
 
 def load(**flags: dict[str, Any]) -> Settings:
-    """The settings of this process; `flags` are sections given on the command line, e.g. `service={"port": 0}`."""
-    return Settings(**flags)  # type: ignore[arg-type]
+    """The settings of this process; `flags` are sections given on the command line, e.g. `service={"port": 0}`.
+
+    Raises BadInput where a value does not fit, a name is unknown, or the TOML file cannot be read.
+    """
+    named = os.environ.get("BARPROP_CONFIG")
+    if named and not Path(named).is_file():
+        raise BadInput(f"the settings file {named} (BARPROP_CONFIG) does not exist")
+    try:
+        return Settings(**flags)  # type: ignore[arg-type]
+    except ValidationError as error:
+        raise BadInput(_fault(error)) from None  # the cause would show the value, maybe a password
+    except SettingsError as error:
+        raise BadInput(f"the settings cannot be read: {error}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadInput(f"the settings file {config_file()} is not TOML: {error}") from error
+    except OSError as error:
+        raise BadInput(f"the settings file {config_file()} cannot be read: {error.strerror}") from error
+
+
+def _fault(error: ValidationError) -> str:
+    """The first fault in one line, with the setting's name in the file and in the environment."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    place = [str(part) for part in first["loc"]]
+    message = first["msg"].removeprefix("Value error, ")
+    return f"setting {'.'.join(place)} (BARPROP_{'__'.join(place).upper()}): {message}"

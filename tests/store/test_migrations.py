@@ -1,0 +1,95 @@
+"""Laws of the schema: what the migrations make is what store.tables says, on both databases."""
+
+import contextlib
+import multiprocessing
+from collections.abc import Iterator
+
+import pytest
+import sqlalchemy
+from alembic import command
+
+import store.database
+from store.database import Engine
+from store.tables import metadata
+
+
+@pytest.fixture
+def bare(url: str) -> Iterator[Engine]:
+    """An empty database, once of each kind."""
+    engine = store.database.connect(url)
+    yield engine
+    engine.dispose()
+
+
+def test_the_migrations_make_exactly_the_tables_of_the_program(database: Engine) -> None:
+    with store.database.write(database) as connection:
+        command.check(store.database.alembic_config(connection))  # raises where they differ
+
+
+def test_every_table_is_made(database: Engine) -> None:
+    names = set(sqlalchemy.inspect(database).get_table_names())
+    assert names == {*metadata.tables, "alembic_version"}
+
+
+def test_every_constraint_and_index_has_its_name_by_the_convention(database: Engine) -> None:
+    inspector = sqlalchemy.inspect(database)
+    for table in metadata.sorted_tables:
+        # SQLite forgets the name of a key that is one AUTOINCREMENT column
+        assert inspector.get_pk_constraint(table.name)["name"] in (f"pk_{table.name}", None)
+        assert {key["name"] for key in inspector.get_foreign_keys(table.name)} == {
+            key.name for key in table.foreign_key_constraints
+        }
+        expected = {index.name for index in table.indexes}
+        made = {
+            index["name"]
+            for index in inspector.get_indexes(table.name)
+            if "duplicates_constraint" not in index
+        }
+        assert made == expected
+
+
+def test_upgrading_twice_is_upgrading_once(bare: Engine) -> None:
+    assert not store.database.at_head(bare)
+    store.database.upgrade(bare)
+    with store.database.read(bare) as connection:
+        first = connection.execute(sqlalchemy.text("SELECT * FROM schedules ORDER BY id")).all()
+    store.database.upgrade(bare)
+    assert store.database.at_head(bare)
+    with store.database.read(bare) as connection:
+        assert connection.execute(sqlalchemy.text("SELECT * FROM schedules ORDER BY id")).all() == first
+
+
+def test_an_upgrade_that_is_cut_off_leaves_nothing(bare: Engine) -> None:
+    with contextlib.suppress(InterruptedError), store.database.write(bare) as connection:
+        command.upgrade(store.database.alembic_config(connection), "head")
+        raise InterruptedError("the power went")
+    assert sqlalchemy.inspect(bare).get_table_names() == []
+
+
+def test_going_down_leaves_nothing_and_up_again_works(database: Engine) -> None:
+    with store.database.write(database) as connection:
+        command.downgrade(store.database.alembic_config(connection), "base")
+    assert sqlalchemy.inspect(database).get_table_names() == ["alembic_version"]
+    store.database.upgrade(database)
+    assert store.database.at_head(database)
+
+
+def test_two_processes_that_upgrade_at_once_both_succeed(url: str) -> None:
+    spawn = multiprocessing.get_context("spawn")
+    barrier = spawn.Barrier(3)
+    upgraders = [spawn.Process(target=_upgrade, args=(url, barrier)) for _ in range(3)]
+    for process in upgraders:
+        process.start()
+    for process in upgraders:
+        process.join(60)
+    assert [process.exitcode for process in upgraders] == [0, 0, 0]
+    engine = store.database.connect(url)
+    assert store.database.at_head(engine)
+    engine.dispose()
+
+
+def _upgrade(url: str, barrier) -> None:  # type: ignore[no-untyped-def]
+    engine = store.database.connect(url)
+    barrier.wait()
+    store.database.upgrade(engine)
+    assert store.database.at_head(engine)

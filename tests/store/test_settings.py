@@ -1,0 +1,77 @@
+"""Laws of the settings: which source wins, and that a fault is one line that names its place."""
+
+from pathlib import Path
+
+import pytest
+
+import store.settings
+from model.errors import BadInput
+
+
+@pytest.fixture(autouse=True)
+def _own_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test has a settings file of its own and no variable of the machine's."""
+    file = tmp_path / "config.toml"
+    file.touch()
+    for name in ("DATABASE__URL", "SERVICE__PORT", "SERVICE__HOST"):
+        monkeypatch.delenv(f"BARPROP_{name}", raising=False)
+    monkeypatch.setenv("BARPROP_CONFIG", str(file))
+
+
+def write(text: str) -> None:
+    store.settings.config_file().write_text(text)
+
+
+def test_a_flag_wins_over_the_environment_over_the_file_over_the_default(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert store.settings.load().service.port == 8000
+    write("[service]\nport = 1\nhost = '127.0.0.2'\n")
+    assert store.settings.load().service.port == 1
+    monkeypatch.setenv("BARPROP_SERVICE__PORT", "2")
+    assert store.settings.load().service.port == 2
+    given = store.settings.load(service={"port": 3}).service
+    assert given.port == 3
+    assert given.host == "127.0.0.2"  # a source gives only what it names
+
+
+def test_the_default_database_is_a_file_in_the_users_data_directory() -> None:
+    assert store.settings.load().database.url.startswith("sqlite:////")
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("[service]\nport = 'x'\n", "setting service.port (BARPROP_SERVICE__PORT): "),
+        ("[service]\nprot = 1\n", "setting service.prot (BARPROP_SERVICE__PROT): "),
+        ("[sevrice]\nport = 1\n", "setting sevrice (BARPROP_SEVRICE): "),
+        ("[jobs]\nlease_seconds = 9\n", "at least twice heartbeat_seconds"),
+        ("[jobs\n", "is not TOML"),
+    ],
+)
+def test_a_fault_is_one_line_that_names_its_place(text: str, named: str) -> None:
+    write(text)
+    with pytest.raises(BadInput) as caught:
+        store.settings.load()
+    assert named in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_settings_file_that_is_named_must_exist(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("BARPROP_CONFIG", str(tmp_path / "none.toml"))
+    with pytest.raises(BadInput, match=r"none\.toml .* does not exist"):
+        store.settings.load()
+
+
+def test_a_settings_value_shows_no_password() -> None:
+    settings = store.settings.load(database={"url": "postgresql://u:hunter2@host/db"})
+    assert "hunter2" not in repr(settings)
+    with pytest.raises(BadInput) as caught:
+        store.settings.load(database={"url": ["postgresql://u:hunter2@host/db"]})
+    assert "hunter2" not in str(caught.value)
+
+
+def test_settings_never_change() -> None:
+    settings = store.settings.load()
+    with pytest.raises(ValueError, match="frozen"):
+        settings.service.port = 1
