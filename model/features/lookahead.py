@@ -1,0 +1,12 @@
+"""Stub."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class LookAhead:
+    feature: str
+
+
+def check() -> None: ...
+def unmet_needs() -> None: ...
