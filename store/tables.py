@@ -173,6 +173,7 @@ promotions = Table(
     Column("decided_at", Moment, nullable=False),
     Column("effective_from", Moment, nullable=False),  # the close of the first bar that it may answer for
     Index(None, "market_id", "role", "id"),
+    Index(None, "version_id", "id"),
     sqlite_autoincrement=True,
 )
 

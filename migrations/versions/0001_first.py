@@ -208,6 +208,7 @@ def upgrade() -> None:
         sqlite_autoincrement=True,
     )
     op.create_index("ix_promotions_market_id_role_id", "promotions", ["market_id", "role", "id"])
+    op.create_index("ix_promotions_version_id_id", "promotions", ["version_id", "id"])
 
     op.create_table(
         "training_runs",

@@ -1,0 +1,76 @@
+"""Finished backtests: what each was asked, what it found, and its prediction for every judged bar."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, Select, select
+
+from model.bars import iso
+from model.errors import NotFound
+from store.tables import backtests
+
+
+def add(
+    conn: Connection,
+    job_id: int,
+    market_id: int,
+    config: Mapping[str, Any],
+    document: Mapping[str, Any],
+    predictions: bytes,
+    now: datetime,
+) -> int:
+    """Keeps a backtest; gives its id. `predictions` is a Parquet file with one row a judged bar."""
+    statement = backtests.insert().values(
+        job_id=job_id,
+        market_id=market_id,
+        created_at=now,
+        config=dict(config),
+        document=dict(document),
+        predictions=predictions,
+    )
+    key = conn.execute(statement).inserted_primary_key
+    assert key is not None
+    return int(key[0])
+
+
+def _select() -> Select[Any]:
+    return select(backtests.c.id, backtests.c.created_at, backtests.c.document)
+
+
+def _document(row: Row[Any]) -> dict[str, Any]:
+    return {**row.document, "id": row.id, "created_at": iso(row.created_at)}
+
+
+def get(conn: Connection, backtest_id: int) -> dict[str, Any]:
+    """The document of that backtest, with its id and time. Raises NotFound."""
+    row = conn.execute(_select().where(backtests.c.id == backtest_id)).one_or_none()
+    if row is None:
+        raise NotFound(f"no backtest {backtest_id}")
+    return _document(row)
+
+
+def predictions(conn: Connection, backtest_id: int) -> bytes:
+    """The Parquet file of that backtest's predictions. Raises NotFound."""
+    file = conn.scalar(select(backtests.c.predictions).where(backtests.c.id == backtest_id))
+    if file is None:
+        raise NotFound(f"no backtest {backtest_id}")
+    return bytes(file)
+
+
+def page(
+    conn: Connection, market_id: int | None = None, before_id: int | None = None, limit: int = 50
+) -> list[dict[str, Any]]:
+    """Up to `limit` backtests, newest first, of one market or all; `before_id` continues after a page's last."""
+    statement = _select().order_by(backtests.c.id.desc()).limit(limit)
+    if market_id is not None:
+        statement = statement.where(backtests.c.market_id == market_id)
+    if before_id is not None:
+        statement = statement.where(backtests.c.id < before_id)
+    return [_document(row) for row in conn.execute(statement)]
+
+
+def last(conn: Connection, market_id: int) -> dict[str, Any] | None:
+    """The newest backtest of a market."""
+    newest = page(conn, market_id, limit=1)
+    return newest[0] if newest else None
