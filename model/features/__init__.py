@@ -6,7 +6,7 @@ lookahead  `check`: the future moves no value; `unmet_needs`: older bars than st
 """
 
 from model.features.frames import BLOCK, HISTORY, FeatureRows, last_row, rows
-from model.features.lookahead import LookAhead, check, unmet_needs
+from model.features.lookahead import LookAhead, UnmetNeed, check, unmet_needs
 from model.features.table import BASE, DEFAULT, FEATURES, SCALE_NEEDS, WARMUP, Feature, FeatureSet
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "FeatureRows",
     "FeatureSet",
     "LookAhead",
+    "UnmetNeed",
     "check",
     "last_row",
     "rows",

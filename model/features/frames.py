@@ -48,12 +48,13 @@ def rows(bars: Bars, timeframe: Timeframe, feature_set: FeatureSet = DEFAULT) ->
     """The feature rows of a market's whole history. Raises BadBars where bars overlap."""
     features = feature_set.features
 
-    def of_block(first: int, end: int) -> pl.DataFrame:
-        return _compute(bars, timeframe, features, first, end).tail(end - max(first, WARMUP))
+    def of_block(block: tuple[int, int]) -> pl.DataFrame:
+        first, end = block
+        return compute(bars, timeframe, features, first, end).tail(end - max(first, WARMUP))
 
-    edges = [edge for edge in pairwise(_edges(bars, timeframe)) if edge[1] > WARMUP]
+    blocks = [block for block in pairwise(edges(bars, timeframe)) if block[1] > WARMUP]
     with ThreadPoolExecutor(_THREADS) as pool:
-        return _packed(list(pool.map(of_block, *zip(*edges, strict=True))) if edges else [], feature_set)
+        return _packed(list(pool.map(of_block, blocks)), feature_set)
 
 
 def last_row(bars: Bars, timeframe: Timeframe, feature_set: FeatureSet = DEFAULT) -> FeatureRows:
@@ -64,8 +65,8 @@ def last_row(bars: Bars, timeframe: Timeframe, feature_set: FeatureSet = DEFAULT
     newest = bars.tail(HISTORY)
     if len(newest) <= WARMUP:
         return _packed([], feature_set)
-    first, end = _edges(newest, timeframe)[-2:]
-    return _packed([_compute(newest, timeframe, feature_set.features, first, end).tail(1)], feature_set)
+    first, end = edges(newest, timeframe)[-2:]
+    return _packed([compute(newest, timeframe, feature_set.features, first, end).tail(1)], feature_set)
 
 
 def with_base(bars: Bars, timeframe: Timeframe) -> pl.DataFrame:
@@ -76,19 +77,19 @@ def with_base(bars: Bars, timeframe: Timeframe) -> pl.DataFrame:
     return frame
 
 
-def _edges(bars: Bars, timeframe: Timeframe) -> list[int]:
+def edges(bars: Bars, timeframe: Timeframe) -> list[int]:
     """Where blocks begin, then the number of bars.
 
     A block with more than BLOCK bars (daily stamps that follow summer time) is cut after each BLOCK of them.
     """
     block = bars["ts"].dt.epoch("us").to_numpy() // (BLOCK * (timeframe.length // timedelta(microseconds=1)))
-    edges = [0, *(np.flatnonzero(np.diff(block)) + 1).tolist(), len(bars)]
-    if any(end - first >= HISTORY for first, end in pairwise(edges)):
+    bounds = [0, *(np.flatnonzero(np.diff(block)) + 1).tolist(), len(bars)]
+    if any(end - first >= HISTORY for first, end in pairwise(bounds)):
         raise BadBars(f"bars overlap: {HISTORY} or more of {timeframe.name} within the time of {BLOCK}")
-    return [*(cut for first, end in pairwise(edges) for cut in range(first, end, BLOCK)), len(bars)]
+    return [*(cut for first, end in pairwise(bounds) for cut in range(first, end, BLOCK)), len(bars)]
 
 
-def _compute(
+def compute(
     bars: Bars, timeframe: Timeframe, features: Sequence[Feature], first: int, end: int
 ) -> pl.DataFrame:
     """All rows of the frame whose block is [first, end)."""

@@ -75,6 +75,10 @@ class Feature:
     about: str
     expr: pl.Expr
 
+    def __post_init__(self) -> None:
+        if not 1 <= self.needs <= WARMUP:
+            raise BadInput(f"feature {self.name!r} needs {self.needs} bars: 1 to {WARMUP} are given")
+
 
 def _clip(expr: pl.Expr, bound: float = CLIP) -> pl.Expr:
     return expr.clip(-bound, bound)
