@@ -31,7 +31,7 @@ types: $(VENV)/.dev
 	$(BIN)/mypy
 
 contracts: $(VENV)/.dev
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-logo
 
 migrations: $(VENV)/.dev
 	$(BIN)/python -m pytest --quiet tests/store/test_migrations.py
