@@ -37,14 +37,23 @@ SCALE_NEEDS = LONG_WINDOW + 1  # bars, for the volatility and all that is measur
 
 _OPEN, _HIGH, _LOW, _CLOSE, _VOLUME = (pl.col(c) for c in ("open", "high", "low", "close", "volume"))
 _X, _R, _V = pl.col("log_close"), pl.col("log_return"), pl.col("relative_volume")
-_BODY, _RANGE = pl.col("log_body"), pl.col("log_range")
-_MOST = _VOLUME.rolling_max(VOLUME_WINDOW)
+_BODY, _RANGE, _LOCATION = pl.col("log_body"), pl.col("log_range"), pl.col("close_location")
 _CALM, _VOLATILITY = pl.col("calm"), pl.col("volatility")
+_MOST = _VOLUME.rolling_max(VOLUME_WINDOW)
+
+
+def _clip(expr: pl.Expr, bound: float = CLIP) -> pl.Expr:
+    return expr.clip(-bound, bound)
 
 
 def _volatility(k: int) -> pl.Expr:
     """Standard deviation of k log returns, never below the calm."""
     return pl.max_horizontal(_R.rolling_std(k), _CALM)
+
+
+def _place(low: pl.Expr, high: pl.Expr) -> pl.Expr:
+    """Where the close lies between two prices: -1 at the low, 1 at the high, 0 where they are one."""
+    return _clip((2 * _CLOSE - high - low) / pl.max_horizontal(high - low, LEAST_VOLATILITY * _CLOSE), 1.0)
 
 
 # Columns that features share, step by step; a later step may use an earlier one's columns.
@@ -54,6 +63,7 @@ BASE: tuple[dict[str, pl.Expr], ...] = (
         "log_return": (_CLOSE.log() - _CLOSE.log().shift(1)).fill_null(0.0),
         "log_body": (_CLOSE / _OPEN).log(),
         "log_range": (_HIGH / _LOW).log(),
+        "close_location": _place(_LOW, _HIGH),
         # where nothing is traded for long, volume is not told, and each bar counts as usual
         "relative_volume": pl.when(_MOST > 0)
         # a mean of numbers >= 0 is never below the largest / k, whatever rounding has left of it
@@ -61,7 +71,10 @@ BASE: tuple[dict[str, pl.Expr], ...] = (
         .otherwise(1.0),
     },
     {"calm": (CALM * _R.rolling_std(LONG_WINDOW)).clip(lower_bound=LEAST_VOLATILITY)},
-    {"volatility": _volatility(SCALE_WINDOW)},
+    {
+        "volatility": _volatility(SCALE_WINDOW),
+        **{f"volatility_{k}": _volatility(k) for k in (6, 12, 24, 96, LONG_WINDOW)},
+    },
 )
 
 
@@ -80,28 +93,28 @@ class Feature:
             raise BadInput(f"feature {self.name!r} needs {self.needs} bars: 1 to {WARMUP} are given")
 
 
-def _clip(expr: pl.Expr, bound: float = CLIP) -> pl.Expr:
-    return expr.clip(-bound, bound)
+def _log_ratio(over: str, under: str) -> pl.Expr:
+    return _clip((pl.col(over) / pl.col(under)).log(), CLIP_LOG)
 
 
-def _log_ratio(over: pl.Expr, under: pl.Expr) -> pl.Expr:
-    return _clip((over / under).log(), CLIP_LOG)
+def _range_volatility(variance: pl.Expr, k: int) -> pl.Expr:
+    """Log of a volatility that is estimated from ranges over the one of closes, both over k bars."""
+    estimate = pl.max_horizontal(variance.rolling_mean(k), _CALM * _CALM).sqrt()
+    return _clip((estimate / pl.col(f"volatility_{k}")).log(), CLIP_LOG)
+
+
+def _z(k: int) -> pl.Expr:
+    return _clip((_X - _X.rolling_mean(k)) / pl.max_horizontal(_X.rolling_std(k), _CALM))
 
 
 def _position(k: int) -> pl.Expr:
-    """Where the close lies between the lowest and the highest price of k bars: -1, 1; 0 where they are one."""
-    high, low = _HIGH.rolling_max(k), _LOW.rolling_min(k)
-    return _clip((2 * _CLOSE - high - low) / pl.max_horizontal(high - low, LEAST_VOLATILITY * _CLOSE), 1.0)
+    return _place(_LOW.rolling_min(k), _HIGH.rolling_max(k))
 
 
 def _rsi(k: int) -> pl.Expr:
     """(gain - loss) / (gain + loss) with plain sums: the net move over the path walked."""
     path = (_CLOSE - _CLOSE.shift(1)).abs().rolling_sum(k)
     return _clip((_CLOSE - _CLOSE.shift(k)) / pl.max_horizontal(path, _CALM * _CLOSE), 1.0)
-
-
-def _log_volume(k: int) -> pl.Expr:
-    return (_V.rolling_mean(k).clip(lower_bound=0.0) + LEAST_VOLUME).log()
 
 
 def _volume_weighted(what: pl.Expr, k: int) -> pl.Expr:
@@ -115,28 +128,19 @@ def _autocorrelation(k: int) -> pl.Expr:
     )
 
 
-def _skew(k: int) -> pl.Expr:
+def _skew(k: int, deviation: pl.Expr) -> pl.Expr:
     m1, m2, m3 = _R.rolling_mean(k), (_R * _R).rolling_mean(k), (_R * _R * _R).rolling_mean(k)
-    deviation = _volatility(k)
     return _clip((m3 - 3 * m1 * m2 + 2 * m1 * m1 * m1) / (deviation * deviation * deviation), 4.0)
 
 
-def _root_mean(variance: pl.Expr, k: int) -> pl.Expr:
-    return pl.max_horizontal(variance.rolling_mean(k), _CALM * _CALM).sqrt()
-
-
 def _angle(cycle: timedelta, start: timedelta = timedelta(0)) -> pl.Expr:
-    """Where the bar's close time lies in a cycle that begins `start` after 1970-01-01T00:00Z, in radians."""
+    """Where the bar's close time lies in a cycle that began `start` after 1970-01-01T00:00Z, in radians."""
     micro = timedelta(microseconds=1)
     return (
         (pl.col("closed_at").dt.epoch("us") - start // micro)
         % (cycle // micro)
         * (2 * math.pi / (cycle // micro))
     )
-
-
-_DAY = _angle(timedelta(days=1))
-_WEEK = _angle(timedelta(weeks=1), start=timedelta(days=4))  # the first Monday
 
 
 def _table() -> Iterator[Feature]:
@@ -153,31 +157,32 @@ def _table() -> Iterator[Feature]:
             f"lag_{k}", "return", need, f"log return of the bar {k} bars ago, in today's volatilities", expr
         )
 
-    for short, long in ((6, 48), (12, 96), (24, 192), (48, 192)):
-        expr = _log_ratio(_volatility(short), _volatility(long))
+    for short, long, over, under in (
+        (6, 48, "volatility_6", "volatility"),
+        (12, 96, "volatility_12", "volatility_96"),
+        (24, 192, "volatility_24", "volatility_192"),
+        (48, 192, "volatility", "volatility_192"),
+    ):
         about = f"log of the volatility of {short} bars over that of {long}"
-        yield Feature(f"volatility_{short}_{long}", "volatility", need, about, expr)
-    expr = _log_ratio(_root_mean(_RANGE * _RANGE / (4 * math.log(2)), 24), _volatility(24))
+        yield Feature(f"volatility_{short}_{long}", "volatility", need, about, _log_ratio(over, under))
+    expr = _range_volatility(_RANGE * _RANGE / (4 * math.log(2)), 24)
     yield Feature(
-        "parkinson_24", "volatility", need, "log of Parkinson's over close-to-close volatility, 24 bars", expr
+        "parkinson_24", "volatility", need, "log of Parkinson's volatility over that of closes, 24 bars", expr
     )
-    expr = _log_ratio(
-        _root_mean(_RANGE * _RANGE / 2 - _BODY * _BODY * (2 * math.log(2) - 1), 24), _volatility(24)
-    )
+    expr = _range_volatility(_RANGE * _RANGE / 2 - _BODY * _BODY * (2 * math.log(2) - 1), 24)
+    about = "log of Garman and Klass's volatility over that of closes, 24 bars"
+    yield Feature("garman_klass_24", "volatility", need, about, expr)
     yield Feature(
-        "garman_klass_24", "volatility", need, "log of Garman-Klass' over close-to-close volatility", expr
+        "range_1", "volatility", need, "the bar's log range, in volatilities", _clip(_RANGE / _VOLATILITY)
     )
-    expr = _clip(_RANGE / _VOLATILITY)
-    yield Feature("range_1", "volatility", need, "the bar's log range, in volatilities", expr)
     expr = _clip(_R.abs().rolling_mean(6) / _VOLATILITY)
     yield Feature("move_6", "volatility", need, "mean absolute log return of 6 bars, in volatilities", expr)
 
     for k in (12, 24, 48, 96, 192):
-        expr = _clip((_X - _X.rolling_mean(k)) / pl.max_horizontal(_X.rolling_std(k), _CALM))
         about = f"distance of the log close from its mean of {k} bars, in standard deviations"
-        yield Feature(f"z_{k}", "level", need, about, expr)
+        yield Feature(f"z_{k}", "level", need, about, _z(k))
     for k in (12, 24, 48, 96, 192):
-        about = f"place of the close in the low-high range of {k} bars: -1 the low, 1 the high"
+        about = f"place of the close between the lowest and the highest price of {k} bars, -1 to 1"
         yield Feature(f"position_{k}", "level", k, about, _position(k))
 
     yield Feature("body", "candle", need, "the bar's log body, in volatilities", _clip(_BODY / _VOLATILITY))
@@ -190,31 +195,24 @@ def _table() -> Iterator[Feature]:
         "opening_gap", "candle", need, "log of the open over the close before it, in volatilities", expr
     )
     yield Feature(
-        "close_location", "candle", 1, "place of the close in the bar's own range, -1 to 1", _position(1)
+        "close_location", "candle", 1, "place of the close in the bar's own range, -1 to 1", _LOCATION
     )
-    expr = _position(1).rolling_mean(6)
-    yield Feature("close_location_6", "candle", 6, "mean close location of 6 bars", expr)
+    yield Feature("close_location_6", "candle", 6, "mean close location of 6 bars", _LOCATION.rolling_mean(6))
 
-    for k in (1, 6, 24):
-        about = f"log of the mean relative volume of {k} bars (relative: over the mean of {VOLUME_WINDOW})"
-        yield Feature(
-            f"volume_{k}", "volume", VOLUME_WINDOW + k - 1, about, _clip(_log_volume(k), CLIP_LOG + 2)
-        )
-    for short, long in ((1, 12), (6, 48), (24, 144)):
-        expr = _clip(_log_volume(short) - _log_volume(long), CLIP_LOG)
-        about = f"log of the relative volume of {short} bars over that of {long}"
-        yield Feature(f"volume_{short}_{long}", "volume", VOLUME_WINDOW + long - 1, about, expr)
+    for k in (1, 3, 12, 48, 144):
+        expr = _clip((_V.rolling_mean(k).clip(lower_bound=0.0) + LEAST_VOLUME).log())
+        about = f"log of the mean relative volume of {k} bars (relative to the mean of {VOLUME_WINDOW})"
+        yield Feature(f"volume_{k}", "volume", VOLUME_WINDOW + k - 1, about, expr)
     for k in (48, 144):
-        spread = _V.rolling_std(k).clip(lower_bound=LEAST_VOLUME)
+        expr = _clip((_V - _V.rolling_mean(k)) / _V.rolling_std(k).clip(lower_bound=LEAST_VOLUME))
         about = f"distance of the relative volume from its mean of {k} bars, in standard deviations"
-        expr = _clip((_V - _V.rolling_mean(k)) / spread)
         yield Feature(f"volume_z_{k}", "volume", VOLUME_WINDOW + k - 1, about, expr)
     for k in (6, 24, 96):
-        about = f"volume of rising less that of falling bars over all volume, {k} bars"
+        about = f"volume of rising less that of falling bars, over all volume, {k} bars"
         yield Feature(
             f"signed_volume_{k}", "volume", VOLUME_WINDOW + k - 1, about, _volume_weighted(_R.sign(), k)
         )
-    expr = _volume_weighted(_position(1), 24)
+    expr = _volume_weighted(_LOCATION, 24)
     yield Feature(
         "money_flow_24", "volume", VOLUME_WINDOW + 23, "close location weighted by volume, 24 bars", expr
     )
@@ -224,7 +222,13 @@ def _table() -> Iterator[Feature]:
         yield Feature(f"rsi_cutler_{k}", "oscillator", need, about, _rsi(k))
     yield Feature("stochastic_14", "oscillator", 14, "stochastic %K of 14 bars, as -1 to 1", _position(14))
     expr = _position(14).rolling_mean(3)
-    yield Feature("stochastic_14_3", "oscillator", 16, "stochastic %D: mean of three %K of 14 bars", expr)
+    yield Feature(
+        "stochastic_14_3",
+        "oscillator",
+        16,
+        "stochastic %D, the mean of three %K of 14 bars, as -1 to 1",
+        expr,
+    )
 
     for k in (24, 96):
         about = f"lag-one autocorrelation of {k} log returns"
@@ -232,16 +236,18 @@ def _table() -> Iterator[Feature]:
     for k in (12, 48):
         about = f"share of rises less share of falls in {k} bars"
         yield Feature(f"up_fraction_{k}", "pattern", k + 1, about, _R.sign().rolling_mean(k))
-    for k in (48, 96):
-        yield Feature(f"skew_{k}", "pattern", need, f"skewness of {k} log returns", _skew(k))
+    for k, deviation in ((48, _VOLATILITY), (96, pl.col("volatility_96"))):
+        yield Feature(f"skew_{k}", "pattern", need, f"skewness of {k} log returns", _skew(k, deviation))
 
-    yield Feature("hour_sin", "time", 1, "sine of the close time in its day, UTC", _DAY.sin())
-    yield Feature("hour_cos", "time", 1, "cosine of the close time in its day, UTC", _DAY.cos())
+    day, week = (
+        _angle(timedelta(days=1)),
+        _angle(timedelta(weeks=1), start=timedelta(days=4)),
+    )  # the first Monday
+    yield Feature("hour_sin", "time", 1, "sine of the close time in its day, UTC", day.sin())
+    yield Feature("hour_cos", "time", 1, "cosine of the close time in its day, UTC", day.cos())
+    yield Feature("weekday_sin", "time", 1, "sine of the close time in its week from Monday, UTC", week.sin())
     yield Feature(
-        "weekday_sin", "time", 1, "sine of the close time in its week from Monday, UTC", _WEEK.sin()
-    )
-    yield Feature(
-        "weekday_cos", "time", 1, "cosine of the close time in its week from Monday, UTC", _WEEK.cos()
+        "weekday_cos", "time", 1, "cosine of the close time in its week from Monday, UTC", week.cos()
     )
 
 
