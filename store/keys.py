@@ -40,11 +40,6 @@ class Key:
     revoked_at: datetime | None
 
 
-def allows(key: Key, scope: str) -> bool:
-    """Whether the key may do that; `admin` may do everything."""
-    return scope in key.scopes or "admin" in key.scopes
-
-
 def usable(key: Key, now: datetime) -> bool:
     """Whether the key is neither revoked nor expired."""
     return key.revoked_at is None and (key.expires_at is None or now < key.expires_at)
