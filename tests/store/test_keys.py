@@ -1,0 +1,171 @@
+"""Laws of keys: who has the text gets in while it is valid, and what is kept does not give the text away."""
+
+import hashlib
+import re
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy import text
+
+import store.database
+import store.keys
+from model.errors import BadInput, NotFound
+from store.database import Engine
+from store.keys import Key
+
+NOW = datetime(2024, 7, 1, tzinfo=UTC)
+SECOND = timedelta(seconds=1)
+
+
+def create(
+    engine: Engine, name: str = "bot", *scopes: str, expires_at: datetime | None = None
+) -> tuple[Key, str]:
+    with store.database.write(engine) as conn:
+        return store.keys.create(conn, name, scopes or ("read",), NOW, expires_at)
+
+
+def verify(engine: Engine, presented: str, now: datetime = NOW) -> Key | None:
+    with store.database.write(engine) as conn:
+        return store.keys.verify(conn, presented, now)
+
+
+def revoke(engine: Engine, which: str, now: datetime = NOW) -> Key:
+    with store.database.write(engine) as conn:
+        return store.keys.revoke(conn, which, now)
+
+
+def all_keys(engine: Engine) -> list[Key]:
+    with store.database.read(engine) as conn:
+        return store.keys.all(conn)
+
+
+def test_a_key_is_known_by_its_text_and_by_nothing_near_it(database: Engine) -> None:
+    key, shown = create(database)
+    other, other_shown = create(database)
+    assert re.fullmatch(r"bp_[0-9a-f]{12}_[0-9a-f]{64}", shown)
+    assert shown.startswith(f"bp_{key.prefix}_")
+    assert verify(database, shown) == key
+    assert verify(database, other_shown) == other
+    last = "0" if shown[-1] != "0" else "1"
+    for near in (
+        "",
+        shown[:-1],
+        shown + "0",
+        shown[:-1] + last,
+        shown.upper(),
+        shown + "\n",
+        f"bp_{other.prefix}_{shown.rsplit('_', 1)[1]}",
+        f"bp_{'0' * 12}_{shown.rsplit('_', 1)[1]}",
+        f"bp_{key.prefix}_",
+        "bp_%_%",
+        "ünïcødé",
+    ):
+        assert verify(database, near) is None
+
+
+def test_the_secret_is_nowhere_in_the_database_but_its_hash_is(database: Engine) -> None:
+    _, shown = create(database)
+    secret = shown.rsplit("_", 1)[1]
+    with store.database.read(database) as conn:
+        row = conn.execute(text("SELECT * FROM api_keys")).one()
+    assert row.hash == hashlib.sha256(secret.encode()).hexdigest()
+    assert not any(secret in str(value) for value in row)
+    assert secret not in repr(all_keys(database))
+
+
+def test_an_expired_key_is_none_from_its_last_moment_on(database: Engine) -> None:
+    _, shown = create(database, expires_at=NOW + SECOND)
+    assert verify(database, shown, NOW + SECOND - timedelta(microseconds=1)) is not None
+    assert verify(database, shown, NOW + SECOND) is None
+
+
+def test_a_revoked_key_is_none_and_stays_as_it_was_revoked(database: Engine) -> None:
+    key, shown = create(database)
+    _, kept = create(database)
+    assert revoke(database, key.prefix, NOW).revoked_at == NOW
+    assert revoke(database, key.prefix, NOW + SECOND).revoked_at == NOW
+    assert verify(database, shown) is None
+    assert verify(database, kept) is not None
+
+
+def test_a_key_is_revoked_by_prefix_or_by_id(database: Engine) -> None:
+    keys = [create(database)[0] for _ in range(3)]
+    revoke(database, keys[0].prefix)
+    revoke(database, f"bp_{keys[1].prefix}")
+    revoke(database, str(keys[2].id))
+    assert all(key.revoked_at == NOW for key in all_keys(database))
+    for unknown in ("99", "9" * 30, "nosuch", ""):
+        with pytest.raises(NotFound, match="no key"):
+            revoke(database, unknown)
+
+
+def test_use_is_noted_at_most_once_a_minute(database: Engine) -> None:
+    _, shown = create(database)
+    noted = []
+    for seconds in (0, 59, 60, 61, 119, 120):
+        verify(database, shown, NOW + seconds * SECOND)
+        noted.append(all_keys(database)[0].last_used_at)
+    assert noted == [NOW, NOW, *[NOW + 60 * SECOND] * 3, NOW + 120 * SECOND]
+
+
+def test_a_key_can_be_verified_by_who_only_reads(database: Engine) -> None:
+    key, shown = create(database)
+    with store.database.read(database) as conn:
+        assert store.keys.verify(conn, shown, NOW) == key
+    assert all_keys(database)[0].last_used_at is None
+    assert store.keys.use_is_due(key, NOW)
+
+
+def test_a_refused_key_leaves_no_trace_of_use(database: Engine) -> None:
+    key, shown = create(database)
+    verify(database, shown[:-1] + ("0" if shown[-1] != "0" else "1"))
+    revoke(database, key.prefix)
+    verify(database, shown)
+    assert all_keys(database)[0].last_used_at is None
+
+
+def test_whether_somebody_holds_a_key_that_works(database: Engine) -> None:
+    def usable(now: datetime = NOW) -> bool:
+        with store.database.read(database) as conn:
+            return store.keys.any_usable(conn, now)
+
+    assert not usable()
+    create(database, expires_at=NOW + SECOND)
+    assert usable()
+    assert not usable(NOW + SECOND)
+    key, _ = create(database)
+    assert usable(NOW + SECOND)
+    revoke(database, key.prefix)
+    assert not usable(NOW + SECOND)
+
+
+@pytest.mark.parametrize(
+    ("name", "scopes", "expires_at", "why"),
+    [
+        ("bot", ["fly"], None, "unknown scope 'fly': read, predict, ingest, train, admin"),
+        ("bot", [], None, "at least one scope"),
+        ("", ["read"], None, "a key's name has 1 to 64 characters"),
+        ("b" * 65, ["read"], None, "a key's name has 1 to 64 characters"),
+        ("bot", ["read"], NOW, "would have expired already"),
+    ],
+)
+def test_a_key_that_makes_no_sense_is_refused(
+    database: Engine, name: str, scopes: list[str], expires_at: datetime | None, why: str
+) -> None:
+    with store.database.write(database) as conn, pytest.raises(BadInput, match=why):
+        store.keys.create(conn, name, scopes, NOW, expires_at)
+    assert all_keys(database) == []
+
+
+def test_a_key_as_json_has_no_hash(database: Engine) -> None:
+    key, _ = create(database, "bot", "train", "read", "read")
+    assert store.keys.document(key) == {
+        "id": key.id,
+        "name": "bot",
+        "prefix": key.prefix,
+        "scopes": ["read", "train"],
+        "created_at": "2024-07-01T00:00:00Z",
+        "expires_at": None,
+        "last_used_at": None,
+        "revoked_at": None,
+    }
