@@ -134,13 +134,27 @@ def check(
         pl.lit(None, dtype=pl.String),
     )
     judged = frame.with_columns(reason=reason)
-    kept = judged.filter(pl.col("reason").is_null()).drop("reason").unique(maintain_order=True)
-    twice = kept.filter(pl.col("ts").is_duplicated()).with_columns(reason=pl.lit("conflicting_duplicate"))
-    bars = kept.filter(~pl.col("ts").is_duplicated()).sort("ts")
-    refused = pl.concat([judged.filter(pl.col("reason").is_not_null()), twice])
+    sound = judged.filter(pl.col("reason").is_null()).drop("reason").sort("ts")
+    bars, conflicting = _told_apart(sound)
+    refused = pl.concat(
+        [
+            judged.select("ts", "reason").filter(pl.col("reason").is_not_null()),
+            conflicting.select("ts", pl.lit("conflicting_duplicate").alias("reason")),
+        ]
+    )
     counts = refused.group_by("reason").agg(rows=pl.len(), first=pl.col("ts").min()).sort("reason")
     _fits(bars, frame_timeframe)
     return bars, tuple(Rejection(**row) for row in counts.iter_rows(named=True))
+
+
+def _told_apart(sound: pl.DataFrame) -> tuple[Bars, pl.DataFrame]:
+    """Of sorted rows, one of each that is there once or repeats itself, and those that contradict another."""
+    shared = sound["ts"].is_duplicated()
+    if not shared.any():
+        return sound, sound.clear()
+    again = sound.filter(shared).unique()
+    differ = again["ts"].is_duplicated()
+    return pl.concat([sound.filter(~shared), again.filter(~differ)]).sort("ts"), again.filter(differ)
 
 
 def _fits(bars: Bars, stated: Timeframe) -> None:
@@ -169,3 +183,16 @@ def utc(moment: datetime) -> datetime:
 def iso(moment: datetime) -> str:
     """ISO 8601 in UTC with a Z, as every document has it."""
     return utc(moment).isoformat().replace("+00:00", "Z")
+
+
+def stale_from(opens: pl.Series, bars_timeframe: Timeframe, after_timeframes: float) -> datetime:
+    """From when on the newest of these bars (open times, sorted, not empty) is too old to answer from.
+
+    That is `after_timeframes` timeframes after its close, where the next close is expected one timeframe later. A
+    market with sessions is measured by its own closing gaps: a step that came at least twice is a usual one, and a
+    next close that far away is not late. One outage is not a habit.
+    """
+    steps = opens.diff().drop_nulls().sort(descending=True)
+    usual: timedelta = steps[1] if len(steps) > 1 else bars_timeframe.length
+    expected = max(usual, bars_timeframe.length)
+    return bars_timeframe.close_of(opens[-1]) + expected + (after_timeframes - 1) * bars_timeframe.length

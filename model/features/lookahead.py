@@ -21,8 +21,9 @@ from model.features.table import SCALE_NEEDS, WARMUP, Feature
 # What dataset and serving read beside the features stands trial with them.
 _SCALE = Feature("scale", "scale", SCALE_NEEDS, "volatility of one bar's log return", pl.col("volatility"))
 
-# Sums over other bars round differently; a bar that a value really looks at moves it by far more.
-ROUNDING = 1e-9
+# Sums over more bars round differently, most of all where a jump is followed by a standstill. A bar that a
+# value of order one really looks at moves it by far more.
+ROUNDING = 1e-6
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,166 @@
+"""The walk-forward backtest: the very functions that run live, under a simulated clock.
+
+At every `refit_every`-th bar a training sees what was known at that bar's close, the gate decides as it would have
+live, and what it promotes answers from the next bar on. Each bar is answered by the one-row forward pass.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model import dataset, gate, predictor, scores, significance, training
+from model.dataset import Dataset
+from model.errors import TrainingFailed
+from model.predictor import Predictor
+from model.training import Fit, TrainConfig
+
+Float64 = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Refit:
+    """One training of the walk: at which row's close, and what became of it."""
+
+    row: int
+    outcome: str  # promoted, challenger, rejected, failed
+    reason: str
+    verdict: str  # of its gradients' health; empty where the training failed
+
+
+@dataclass(frozen=True)
+class Judged:
+    """n consecutive rows and what was said of each at its close, (n,) each."""
+
+    rows: slice
+    refit: Refit
+    base_rate: Float64
+    p_up: Float64
+    expected_return: Float64
+    price: Float64
+    low: Float64
+    high: Float64
+
+
+def known_at_close(data: Dataset, row: int) -> Dataset:
+    """What a training at that row's close may see: the rows whose label is known by then."""
+    return data.part(slice(0, dataset.known_by(data, row)))
+
+
+def first_refit(data: Dataset, window: int) -> int | None:
+    """The first row at whose close a whole window of rows has known labels; None where there is none."""
+    enough = np.searchsorted(data.closed_at, data.known_at[window - 1]) if len(data) >= window else len(data)
+    return int(enough) if enough < len(data) - 1 else None
+
+
+def forecasts(model: Predictor, data: Dataset) -> Float64:
+    """The one-row forward pass over every row: p_up, expected return, price, low, high as columns (n, 5)."""
+    said = np.empty((len(data), 5))
+    one_bar = data.scale / np.sqrt(float(data.horizon))
+    for i, (x, scale, close) in enumerate(zip(data.X, one_bar.tolist(), data.close.tolist(), strict=True)):
+        f = model.predict(x, scale, close)
+        said[i] = f.p_up, f.expected_return, f.price, f.low, f.high
+    return said
+
+
+def decide(fit: Fit, candidate: Predictor, champion: Predictor | None, seen: Dataset) -> gate.Verdict:
+    """The gate's verdict on a fresh training, over the rows of `seen` that neither model has learned from.
+
+    Live retraining calls this too.
+    """
+    if champion is None:
+        return gate.judge(fit, np.empty(0), None, candidate.horizon)
+    unseen_from = max(candidate.fitted_until, champion.fitted_until)
+    rows = seen.part(slice(int(np.searchsorted(seen.closed_at, unseen_from)), len(seen)))
+    losses = [scores.log_losses(forecasts(m, rows)[:, 0], rows.up) for m in (candidate, champion)]
+    return gate.judge(fit, *losses, candidate.horizon)
+
+
+def walk_forward(data: Dataset, config: TrainConfig, refit_every: int) -> Iterator[Judged]:
+    """Walks through `data`, a block of judged rows after each refit. Raises TrainingFailed where there is no room."""
+    start = first_refit(data, config.window)
+    if start is None:
+        raise TrainingFailed(
+            f"{len(data)} rows with features and a known label leave none to judge after a window of {config.window}: "
+            "more bars or a smaller window are needed"
+        )
+    champion: Predictor | None = None
+    for row in range(start, len(data) - 1, refit_every):
+        seen = known_at_close(data, row)
+        try:
+            fit = training.fit(seen, config)
+            candidate = predictor.from_arrays(*training.contents(fit))
+            verdict = decide(fit, candidate, champion, seen)
+            refit = Refit(row, verdict.outcome, verdict.reason, fit.verdict)
+        except TrainingFailed as error:
+            refit = Refit(row, "failed", str(error), "")
+        if refit.outcome == "promoted":
+            champion = candidate
+        if champion is None:
+            continue
+        rows = slice(row + 1, min(row + 1 + refit_every, len(data)))
+        said = forecasts(champion, data.part(rows))
+        base = np.full(len(said), champion.base_rate)
+        yield Judged(rows, refit, base, *said.T)
+
+
+@dataclass(frozen=True)
+class Result:
+    """A whole walk: the judged rows with what was said and what came of it, (n,) each, and the refits."""
+
+    data: Dataset
+    said: Judged
+    refits: tuple[Refit, ...]
+
+
+def run(
+    data: Dataset,
+    config: TrainConfig,
+    refit_every: int,
+    progress: Callable[[float], None] = lambda share: None,
+) -> Result:
+    """The walk from its first judged row to the last."""
+    blocks = []
+    for block in walk_forward(data, config, refit_every):
+        blocks.append(block)
+        progress(block.rows.stop / len(data))
+    if not blocks:
+        raise TrainingFailed("no refit gave a network that may answer, so there is nothing to judge")
+    columns = ("base_rate", "p_up", "expected_return", "price", "low", "high")
+    joined = [np.concatenate([getattr(block, name) for block in blocks]) for name in columns]
+    rows = slice(blocks[0].rows.start, blocks[-1].rows.stop)
+    return Result(
+        data.part(rows), Judged(rows, blocks[-1].refit, *joined), tuple(block.refit for block in blocks)
+    )
+
+
+def judge(result: Result) -> dict[str, Any]:
+    """The scores of the walk beside the base rate's over the same rows, and the verdict in plain words."""
+    data, said = result.data, result.said
+    up = data.up.astype(np.float64)
+    outcome = data.close * np.exp(data.log_return)
+    inside = (outcome >= said.low) & (outcome <= said.high)
+    model = scores.score(said.p_up, up, said.expected_return, data.log_return, inside)
+    base = scores.score(said.base_rate, up, np.zeros(len(up)), data.log_return, None)
+    gain = significance.gain(
+        scores.log_losses(said.base_rate, up), scores.log_losses(said.p_up, up), data.horizon
+    )
+    return {
+        "scores": {"model": model.document(), "base_rate": base.document()},
+        "verdict": {"skill": gain.skill, "text": plain(gain), "gain": gain.mean, "z": gain.z},
+    }
+
+
+def plain(gain: significance.Gain) -> str:
+    """The verdict as one would say it."""
+    figures = f"log loss {abs(gain.mean):.5f} {'below' if gain.mean >= 0 else 'above'} the base rate's"
+    evidence = f"{figures} over {gain.rows} bars, z = {gain.z:.1f}"
+    if gain.skill is None:
+        return f"too few bars to tell: {evidence}"
+    if gain.skill:
+        return f"skill: {evidence}"
+    if gain.z < -significance.Z_CLAIM:
+        return f"worse than the base rate: {evidence}"
+    return f"no evidence of skill: {evidence}"
