@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from model.errors import BadArtifact
 
 FORMAT = 1
-DTYPES = ("<f4", "<f8", "<i4", "<i8", "|u1", "|b1")
+DTYPES = ("<f4", "<f8", "<i8")
 
 # Keys of the manifest that belong to the artifact itself.
 _OWN = ("format", "arrays", "sha256")
