@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-import store.bars
 
 import store.backtests
+import store.bars
 from jobs.retrain import config_of
 from model import backtest, bars, dataset, features, portfolio
 from model.backtest import Result

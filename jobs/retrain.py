@@ -8,11 +8,11 @@ from importlib.metadata import version
 from typing import Any
 
 import numpy as np
-import store.bars
-import store.markets
 from threadpoolctl import threadpool_info
 
+import store.bars
 import store.health
+import store.markets
 import store.versions
 from model import (
     artifact,
@@ -209,7 +209,7 @@ def _promote(
 
 def _libraries() -> dict[str, str]:
     """What the bits depend on besides bars, config and seed."""
-    blas = next((lib for lib in threadpool_info() if lib["user_api"] == "blas"), {})
+    blas: dict[str, Any] = next((lib for lib in threadpool_info() if lib["user_api"] == "blas"), {})
     return {
         "python": sys.version.split()[0],
         "numpy": version("numpy"),

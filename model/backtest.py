@@ -74,8 +74,8 @@ def decide(fit: Fit, candidate: Predictor, champion: Predictor | None, seen: Dat
         return gate.judge(fit, np.empty(0), None, candidate.horizon)
     unseen_from = max(candidate.fitted_until, champion.fitted_until)
     rows = seen.part(slice(int(np.searchsorted(seen.closed_at, unseen_from)), len(seen)))
-    losses = [scores.log_losses(forecasts(m, rows)[:, 0], rows.up) for m in (candidate, champion)]
-    return gate.judge(fit, *losses, candidate.horizon)
+    own, its = (scores.log_losses(forecasts(model, rows)[:, 0], rows.up) for model in (candidate, champion))
+    return gate.judge(fit, own, its, candidate.horizon)
 
 
 def walk_forward(data: Dataset, config: TrainConfig, refit_every: int) -> Iterator[Judged]:

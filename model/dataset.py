@@ -1,6 +1,6 @@
 """A dataset is features and labels, row by row, with the times at which each became known; and its honest splits."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,8 +40,16 @@ class Dataset:
 
     def part(self, rows: slice) -> "Dataset":
         """These rows alone, as views."""
-        columns = (self.closed_at, self.known_at, self.X, self.up, self.log_return, self.scale, self.close)
-        return Dataset(self.features, self.horizon, *(column[rows] for column in columns))
+        return replace(
+            self,
+            closed_at=self.closed_at[rows],
+            known_at=self.known_at[rows],
+            X=self.X[rows],
+            up=self.up[rows],
+            log_return=self.log_return[rows],
+            scale=self.scale[rows],
+            close=self.close[rows],
+        )
 
     @property
     def target(self) -> Float32:
@@ -68,7 +76,7 @@ def build(rows: FeatureRows, features: FeatureSet, horizon: int) -> Dataset:
 
 def horizon_scale(scale: Float64, horizon: int) -> Float64:
     """The expected size of a log return over `horizon` bars, from that of one bar: a random walk's square root."""
-    scaled = scale * np.sqrt(float(horizon))
+    scaled: Float64 = scale * np.sqrt(float(horizon))
     scaled.flags.writeable = False
     return scaled
 

@@ -44,11 +44,13 @@ class Trading:
 
 
 def positions(expected_return: Float64, costs: Costs) -> Float64:
-    """Goes with the expected return where it pays for a round trip, and else stays as it is; out at first."""
+    """Enters where the expected return pays for a round trip, and leaves when it no longer points the same way."""
+    side = np.sign(expected_return)
     pays = np.abs(expected_return) > 2 * costs.each_way
-    wanted = np.sign(expected_return)
-    last = np.maximum.accumulate(np.where(pays, np.arange(len(pays)), -1))
-    return np.where(last >= 0, wanted[np.maximum(last, 0)], 0.0)  # type: ignore[no-any-return]
+    at = np.arange(len(side))
+    last_paid = np.maximum.accumulate(np.where(pays, at, -1))
+    turned = np.maximum.accumulate(np.where(np.diff(side, prepend=0.0) != 0, at, 0))
+    return np.where(last_paid >= turned, side, 0.0)
 
 
 def bar_returns(opens: Float64, last_close: float) -> Float64:

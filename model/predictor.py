@@ -21,6 +21,7 @@ from model.network.layers import Dense, views
 Float32 = NDArray[np.float32]
 
 LARGEST_LOGIT = 15.0  # 1 - p of 3e-7: nobody's evidence goes further
+LARGEST_RETURN = 10.0  # in units of its expected size: further than any that was learned from
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ class Predictor:
             a = value(a @ layer.W + layer.b)
         logit, scaled_return = (a @ self.layers[-1].W + self.layers[-1].b).tolist()
         logit = min(max(logit, -LARGEST_LOGIT), LARGEST_LOGIT)
+        scaled_return = min(max(scaled_return, -LARGEST_RETURN), LARGEST_RETURN)
         size = scale * math.sqrt(self.horizon)
         expected, half = scaled_return * size, self.interval * size
         return Forecast(

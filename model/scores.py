@@ -33,10 +33,10 @@ class Scores:
         return asdict(self)
 
 
-def log_losses(p: Float64, up: Float64) -> Float64:
+def log_losses(p: Float64, up: NDArray[np.floating]) -> Float64:
     """Each row's log loss in nats."""
     p = np.clip(p, CERTAINTY, 1 - CERTAINTY)
-    return -np.where(up > 0.5, np.log(p), np.log1p(-p))  # type: ignore[no-any-return]
+    return -np.where(up > 0.5, np.log(p), np.log1p(-p))
 
 
 def auc(p: Float64, up: Float64) -> float | None:

@@ -30,20 +30,20 @@ class TrainConfig:
     horizon: int = 1  # bars
     window: int = 10_000  # newest rows that are used at all
     features: tuple[str, ...] = DEFAULT.names
-    hidden: tuple[int, ...] = (64, 32)
+    hidden: tuple[int, ...] = (64, 32, 16)
     activation: str = "relu"
     initialiser: str = "he"
     dropout: float = 0.3
     optimiser: str = "adamw"
     learning_rate: float = 2e-3  # at the start; falls along half a cosine to zero at the last epoch
-    weight_decay: float = 0.01
+    weight_decay: float = 1.0  # decoupled, times the learning rate: strong, for there is little signal
     clip_norm: float = 1.0  # a longer gradient is shortened to this
     batch: int = 256
     epochs: int = 12
     patience: int = 4  # epochs without a better stop loss
     return_weight: float = 0.2  # of the return head's loss, beside 1 for the up head's
     stop_fraction: float = 0.1
-    held_fraction: float = 0.1
+    held_fraction: float = 0.05
     seed: int = 0
     blas_threads: int = 1
 
@@ -64,8 +64,10 @@ class TrainConfig:
 
 def config_from(document: dict[str, Any]) -> TrainConfig:
     """The config that a manifest holds."""
-    named = {field.name: document[field.name] for field in fields(TrainConfig)}
-    return TrainConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in named.items()})
+    named: dict[str, Any] = {field.name: document[field.name] for field in fields(TrainConfig)}
+    for name in ("features", "hidden"):
+        named[name] = tuple(named[name])
+    return TrainConfig(**named)
 
 
 @dataclass(frozen=True)
@@ -96,11 +98,12 @@ def epochs(
     step = 0
     for number in range(1, config.epochs + 1):
         losses = 0.0
-        for rows in np.array_split(rng.permutation(len(X)), batches):
-            tape = forward(network, X[rows], rng)
-            loss, d_out = joint(tape.outputs, up[rows], target[rows], config.return_weight)
-            backward(network, tape, d_out, gradient)
-            norm = float(np.sqrt(np.dot(gradient.parameters, gradient.parameters)))
+        for batch, rows in enumerate(np.array_split(rng.permutation(len(X)), batches)):
+            with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is caught just below
+                tape = forward(network, X[rows], rng)
+                loss, d_out = joint(tape.outputs, up[rows], target[rows], config.return_weight)
+                backward(network, tape, d_out, gradient)
+                norm = float(np.sqrt(np.dot(gradient.parameters, gradient.parameters)))
             if not np.isfinite(loss + norm):
                 raise TrainingFailed(_what_broke(network, gradient, number))
             if norm > config.clip_norm:
@@ -110,7 +113,8 @@ def epochs(
             before[...] = network.parameters
             optimiser.step(network.parameters, gradient.parameters, moments, step, rate, config.weight_decay)
             losses += loss
-        measured = health.measure(network, tape, gradient, network.parameters - before)
+            if batch == batches // 2:  # one step speaks for its epoch
+                measured = health.measure(network, tape, gradient, network.parameters - before)
         yield Epoch(number, network.parameters.copy(), losses / batches, measured)
 
 

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 from sqlalchemy import Connection, Row, Select, select, update
 from sqlalchemy.exc import IntegrityError
@@ -274,7 +275,7 @@ def score(engine: Engine, now: datetime) -> int:
 def _score_market(engine: Engine, row: MarketRow, now: datetime) -> int:
     kept = timeframe(row.market.timeframe)
     waiting = (
-        select(predictions.c["id", "as_of", "horizon", "close", "p_up", "base_rate"])
+        select(*(predictions.c[name] for name in ("id", "as_of", "horizon", "close", "p_up", "base_rate")))
         .where(
             predictions.c.market_id == row.id,
             predictions.c.scored_at.is_(None),
@@ -288,14 +289,12 @@ def _score_market(engine: Engine, row: MarketRow, now: datetime) -> int:
         if not said:
             return 0
         since = store.bars.read(conn, row.id, kept, closed_by=now, closed_from=said[0].as_of)
-    closed_at = (
-        [micros(close) for close in since.select(kept.closes(since["ts"])).to_series()] if len(since) else []
-    )
-    place = {moment: i for i, moment in enumerate(closed_at)}
+    closed_at = since.select(kept.closes(pl.col("ts"))).to_series()
+    place = {close: row for row, close in enumerate(closed_at)}
     closes = since["close"].to_list()
     outcomes = []
     for answered in said:
-        i = place.get(micros(answered.as_of))
+        i = place.get(answered.as_of)
         if i is None or i + answered.horizon >= len(closes):
             continue
         log_return = float(np.log(closes[i + answered.horizon] / answered.close))
@@ -342,7 +341,7 @@ def recent(conn: Connection, market_id: int, limit: int) -> Sequence[Entry]:
 def live(conn: Connection, version_id: int) -> LiveScore:
     """How that version's scored answers did."""
     rows = conn.execute(
-        select(predictions.c["p_up", "up", "log_loss", "base_log_loss"]).where(
+        select(*(predictions.c[name] for name in ("p_up", "up", "log_loss", "base_log_loss"))).where(
             predictions.c.version_id == version_id, predictions.c.scored_at.is_not(None)
         )
     ).all()

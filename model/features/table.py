@@ -4,7 +4,7 @@ An expression may use a bar's own columns (ts, open, high, low, close, volume), 
 and the columns of BASE. It is bounded by itself and finite on any valid bars, flat ones and those without
 volume too: a denominator's floor is a volatility or a volume that means something.
 
-Letters: x log close, r log return, v relative volume, k a window in bars.
+Letters: x log close, r log return, y the same in volatilities, v relative volume, k a window in bars.
 """
 
 import hashlib
@@ -38,7 +38,7 @@ SCALE_NEEDS = LONG_WINDOW + 1  # bars, for the volatility and all that is measur
 _OPEN, _HIGH, _LOW, _CLOSE, _VOLUME = (pl.col(c) for c in ("open", "high", "low", "close", "volume"))
 _X, _R, _V = pl.col("log_close"), pl.col("log_return"), pl.col("relative_volume")
 _BODY, _RANGE, _LOCATION = pl.col("log_body"), pl.col("log_range"), pl.col("close_location")
-_CALM, _VOLATILITY = pl.col("calm"), pl.col("volatility")
+_CALM, _VOLATILITY, _Y = pl.col("calm"), pl.col("volatility"), pl.col("scaled_return")
 _MOST = _VOLUME.rolling_max(VOLUME_WINDOW)
 
 
@@ -75,6 +75,8 @@ BASE: tuple[dict[str, pl.Expr], ...] = (
         "volatility": _volatility(SCALE_WINDOW),
         **{f"volatility_{k}": _volatility(k) for k in (6, 12, 24, 96, LONG_WINDOW)},
     },
+    # of order one whatever came before, so that its powers leave no rounding behind in sums
+    {"scaled_return": _clip(_R / _VOLATILITY).fill_null(0.0)},
 )
 
 
@@ -124,12 +126,13 @@ def _volume_weighted(what: pl.Expr, k: int) -> pl.Expr:
 
 def _autocorrelation(k: int) -> pl.Expr:
     return _clip(
-        (_R * _R.shift(1)).rolling_mean(k) / pl.max_horizontal((_R * _R).rolling_mean(k), _CALM * _CALM), 1.0
+        (_Y * _Y.shift(1)).rolling_mean(k) / (_Y * _Y).rolling_mean(k).clip(lower_bound=CALM**2), 1.0
     )
 
 
-def _skew(k: int, deviation: pl.Expr) -> pl.Expr:
-    m1, m2, m3 = _R.rolling_mean(k), (_R * _R).rolling_mean(k), (_R * _R * _R).rolling_mean(k)
+def _skew(k: int) -> pl.Expr:
+    m1, m2, m3 = _Y.rolling_mean(k), (_Y * _Y).rolling_mean(k), (_Y * _Y * _Y).rolling_mean(k)
+    deviation = _Y.rolling_std(k).clip(lower_bound=CALM)
     return _clip((m3 - 3 * m1 * m2 + 2 * m1 * m1 * m1) / (deviation * deviation * deviation), 4.0)
 
 
@@ -230,14 +233,15 @@ def _table() -> Iterator[Feature]:
         expr,
     )
 
-    for k in (24, 96):
-        about = f"lag-one autocorrelation of {k} log returns"
-        yield Feature(f"autocorrelation_{k}", "pattern", need, about, _autocorrelation(k))
     for k in (12, 48):
         about = f"share of rises less share of falls in {k} bars"
         yield Feature(f"up_fraction_{k}", "pattern", k + 1, about, _R.sign().rolling_mean(k))
-    for k, deviation in ((48, _VOLATILITY), (96, pl.col("volatility_96"))):
-        yield Feature(f"skew_{k}", "pattern", need, f"skewness of {k} log returns", _skew(k, deviation))
+    for k in (24, 60):
+        about = f"lag-one autocorrelation of {k} log returns, each in the volatilities of its time"
+        yield Feature(f"autocorrelation_{k}", "pattern", need + k, about, _autocorrelation(k))
+    for k in (24, 60):
+        about = f"skewness of {k} log returns, each in the volatilities of its time"
+        yield Feature(f"skew_{k}", "pattern", need + k - 1, about, _skew(k))
 
     day, week = (
         _angle(timedelta(days=1)),
