@@ -1,0 +1,235 @@
+"""Running one claimed job: in a process of its own for the worker, in this process for a command line.
+
+Add a kind of job by adding a row to KINDS. A job's process answers for its own row: it renews the lease from a
+thread beside the work, and writes how the work ended. It ends at once when it is told to (a cancel, a lost lease)
+or when the worker that started it is gone; what it had not committed by then never was.
+"""
+
+import logging
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from multiprocessing.context import SpawnProcess
+from typing import Any, Self
+
+from threadpoolctl import threadpool_limits
+
+import jobs.backtest
+import jobs.ingest
+import jobs.logs
+import jobs.retrain
+import store.clock
+import store.database
+import store.jobs
+from model.errors import BadInput, BarpropError, Unreachable
+from store.database import Engine
+from store.jobs import Job
+from store.settings import Settings
+
+log = logging.getLogger(__name__)
+
+Run = Callable[[Engine, Job, Settings, Callable[[], datetime], Callable[[float], None]], dict[str, Any]]
+
+KINDS: dict[str, Run] = {
+    "ingest": jobs.ingest.run,
+    "retrain": jobs.retrain.run,
+    "backtest": jobs.backtest.run,
+}
+
+# What NumPy's BLAS reads once, when it is loaded.
+THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+# A job that makes progress shows it this often, although its lease would hold longer.
+PROGRESS_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Child:
+    """A claimed job and the process that runs it."""
+
+    job: Job
+    process: SpawnProcess
+
+
+def machine_now() -> datetime:
+    """The machine's time. Leases are measured by it, never by a demo's clock."""
+    return datetime.now(UTC)
+
+
+def one_line(error: BaseException) -> str:
+    """An error as one plain line: a message of ours as it is, another with its type before it."""
+    text = " ".join(str(error).split())
+    if isinstance(error, BarpropError):
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+class Heartbeat:
+    """Renews a running job's lease and keeps its progress, from a thread of its own, while its block runs.
+
+    `told_to_end` is called once, in that thread, when the job was cancelled or somebody else may hold it by now.
+    """
+
+    def __init__(self, engine: Engine, job: Job, settings: Settings, told_to_end: Callable[[], None]) -> None:
+        self.told = False
+        self._engine = engine
+        self._job = job
+        self._every = settings.jobs.heartbeat_seconds
+        self._lease = timedelta(seconds=settings.jobs.lease_seconds)
+        self._told_to_end = told_to_end
+        self._progress = 0.0
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name=f"heartbeat-{job.id}", daemon=True)
+
+    def progress(self, done: float) -> None:
+        """Takes how much of the work is done, 0 to 1."""
+        self._progress = min(max(done, self._progress), 1.0)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _beat(self) -> None:
+        shown, last = 0.0, machine_now()
+        held_until = last + self._lease
+        while not self._over.wait(min(self._every, PROGRESS_SECONDS)):
+            now, progress = machine_now(), self._progress
+            if progress == shown and now - last < timedelta(seconds=self._every):
+                continue
+            try:
+                goes_on = store.jobs.beat(
+                    self._engine, self._job.id, _owner(self._job), now, self._lease, progress
+                )
+            except Exception as error:  # an unrenewed lease is what ends this job, not the thread's death
+                log.warning("job %d could not renew its lease: %s", self._job.id, one_line(error))
+                goes_on = now < held_until  # the lease still stands: the database may come back in time
+            else:
+                shown, last, held_until = progress, now, now + self._lease
+            if not goes_on and not self._over.is_set():
+                self.told = True
+                self._told_to_end()
+                return
+
+
+def perform(
+    engine: Engine,
+    job: Job,
+    settings: Settings,
+    told_to_end: Callable[[], None],
+    watch: Callable[[float], None] | None = None,
+) -> dict[str, Any]:
+    """Runs a claimed job here and writes its end into its row; raises what the work raised.
+
+    `watch` sees the progress too, 0 to 1. KeyboardInterrupt, from a terminal or from `told_to_end`, leaves the
+    job cancelled.
+    """
+    heart = Heartbeat(engine, job, settings, told_to_end)
+
+    def progress(done: float) -> None:
+        heart.progress(done)
+        if watch is not None:
+            watch(done)
+
+    try:
+        if job.kind not in KINDS:
+            raise BadInput(f"no such kind of job: {job.kind}; one of {', '.join(KINDS)}")
+        with heart, threadpool_limits(settings.training.blas_threads):
+            result = KINDS[job.kind](engine, job, settings, lambda: store.clock.now(engine), progress)
+    except KeyboardInterrupt:
+        with store.database.write(engine) as conn:
+            store.jobs.cancelled(conn, job.id, _owner(job), machine_now())
+        raise
+    except Exception as error:
+        with store.database.write(engine) as conn:
+            store.jobs.fail(conn, job.id, _owner(job), machine_now(), one_line(error))
+        raise
+    with store.database.write(engine) as conn:
+        store.jobs.succeed(conn, job.id, _owner(job), machine_now(), result)
+    return result
+
+
+def start(job: Job, settings: Settings) -> Child:
+    """Starts a process of its own for a claimed job."""
+    spawn = multiprocessing.get_context("spawn")
+    process = spawn.Process(target=_child, args=(job, settings), name=f"{job.kind}-{job.id}", daemon=True)
+    with _environment(dict.fromkeys(THREADS, str(settings.training.blas_threads))):
+        process.start()
+    return Child(job, process)
+
+
+def end(child: Child) -> None:
+    """Ends a job's process at once."""
+    child.process.kill()
+    child.process.join()
+
+
+def death(child: Child) -> str | None:
+    """Why a process that has ended did not write its job's end itself; None where it says that it did."""
+    code = child.process.exitcode
+    if code == 0:
+        return None
+    if code is not None and code < 0:
+        hint = "; was the memory used up?" if -code == signal.SIGKILL else ""
+        return f"its process was ended by {signal.Signals(-code).name}{hint}"
+    return f"its process ended with exit code {code} and said nothing"
+
+
+def _child(job: Job, settings: Settings) -> None:
+    """The whole life of a job's process. It ends with 0 where the job's row says how the work went."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # a terminal signals the whole group: the worker decides
+    jobs.logs.to_stderr(settings.log.level)
+    threading.Thread(target=_end_with_worker, name="end-with-worker", daemon=True).start()
+    engine = store.database.connect(settings.database.url)
+
+    def told_to_end() -> None:
+        try:
+            with store.database.write(engine) as conn:
+                store.jobs.cancelled(conn, job.id, _owner(job), machine_now())
+        finally:
+            os._exit(0)
+
+    try:
+        perform(engine, job, settings, told_to_end)
+    except Unreachable:
+        os._exit(1)  # its row could not be written either: the worker or the lease speaks for it
+    except Exception:
+        os._exit(0)  # the row says what happened
+    os._exit(0)
+
+
+def _end_with_worker() -> None:
+    """A job's process must not outlive its worker, not even one that was killed: their pipe closes with it."""
+    worker = multiprocessing.parent_process()
+    if worker is not None:
+        worker.join()
+        os._exit(1)
+
+
+def _owner(job: Job) -> str:
+    if job.owner is None:
+        raise BarpropError(f"job {job.id} was not claimed, so it cannot run")
+    return job.owner
+
+
+@contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    """The environment that a process started inside the block gets."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

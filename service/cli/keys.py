@@ -1,0 +1,98 @@
+"""`barprop keys`: who may ask the service beyond this machine."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Annotated
+
+import typer
+
+from service.cli import opening, output
+from service.cli.options import AsJson
+
+app = typer.Typer(name="keys", help="Make, list and revoke API keys.")
+
+
+@app.command()
+def create(
+    name: Annotated[str, typer.Argument(help="Whose key it is, e.g. my-bot.", show_default=False)],
+    scope: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--scope",
+            help="read, predict, ingest, train or admin. May be repeated.",
+            show_default="read predict",
+        ),
+    ] = None,
+    expires_days: Annotated[
+        int | None, typer.Option("--expires-days", min=1, help="Days until it ends.", show_default=False)
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a key. Its secret is shown this once and kept nowhere.
+
+    \b
+    barprop keys create my-bot
+    barprop keys create feed --scope ingest --expires-days 90
+    """
+    import store.database
+    import store.keys
+
+    now = datetime.now(UTC)
+    ends = None if expires_days is None else now + timedelta(days=expires_days)
+    with opening.database() as (_, engine), store.database.write(engine) as conn:
+        key, secret = store.keys.create(conn, name, tuple(scope or ("read", "predict")), now, ends)
+    if as_json:
+        output.document({**store.keys.document(key), "key": secret})
+    else:
+        output.line(secret)
+        output.note(
+            f"this key of {name} is not shown again; send it as `Authorization: Bearer {key.prefix}…`"
+        )
+
+
+@app.command("list")
+def list_keys(as_json: AsJson = False) -> None:
+    """List the keys, without their secrets.
+
+    \b
+    barprop keys list
+    """
+    import store.database
+    import store.keys
+
+    with opening.database() as (_, engine), store.database.read(engine) as conn:
+        items = [store.keys.document(key) for key in store.keys.all(conn)]
+    if as_json:
+        output.document({"items": items, "next": None})
+        return
+    output.table(
+        ["id", "name", "prefix", "scopes", "created", "expires", "last used", "revoked"],
+        [
+            [item["id"], item["name"], item["prefix"], " ".join(item["scopes"])]
+            + [item[at] for at in ("created_at", "expires_at", "last_used_at", "revoked_at")]
+            for item in items
+        ],
+        empty="no key yet; make one with `barprop keys create NAME`",
+    )
+
+
+@app.command()
+def revoke(
+    key: Annotated[
+        str, typer.Argument(help="Its prefix or its id, see `barprop keys list`.", show_default=False)
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """End a key at once.
+
+    \b
+    barprop keys revoke 3
+    """
+    import store.database
+    import store.keys
+
+    with opening.database() as (_, engine), store.database.write(engine) as conn:
+        revoked = store.keys.revoke(conn, key, datetime.now(UTC))
+    if as_json:
+        output.document(store.keys.document(revoked))
+    else:
+        output.line(f"key {revoked.prefix} of {revoked.name} is revoked")

@@ -1,0 +1,91 @@
+"""`barprop markets`: which markets there are, and which of them rest."""
+
+import typer
+
+from service.cli import opening, options, output
+from service.cli.options import AsJson, Symbol, Timeframe
+
+app = typer.Typer(name="markets", help="List markets; pause and resume them.")
+
+
+@app.command("list")
+def list_markets(as_json: AsJson = False) -> None:
+    """List every market with its bars and its champion.
+
+    \b
+    barprop markets list
+    """
+    import store.bars
+    import store.database
+    import store.markets
+    import store.versions
+    from model.bars import iso
+    from service import overview
+
+    with opening.database() as (_, engine), store.database.read(engine) as conn:
+        items = [
+            {
+                "market": {"symbol": row.market.symbol, "timeframe": row.market.timeframe},
+                "paused": row.paused,
+                "created_at": iso(row.created_at),
+                "bars": store.bars.count(conn, row.id),
+                "last_close": None if (close := overview.last_close(conn, row)) is None else iso(close),
+                "champion": store.versions.champion(conn, row.id),
+            }
+            for row in store.markets.all(conn)
+        ]
+    if as_json:
+        output.document({"items": items, "next": None})
+        return
+    output.table(
+        ["symbol", "timeframe", "bars", "last close", "champion", "paused"],
+        [
+            [
+                row["symbol"],
+                row["timeframe"],
+                item["bars"],
+                item["last_close"],
+                item["champion"],
+                item["paused"],
+            ]
+            for item in items
+            for row in (item["market"],)
+        ],
+        empty="no market yet; put bars in with `barprop ingest FILE SYMBOL TIMEFRAME`",
+    )
+
+
+@app.command()
+def pause(symbol: Symbol, timeframe: Timeframe, as_json: AsJson = False) -> None:
+    """Let a market rest: it gets no scheduled work, and its Signals abstain with `paused`.
+
+    \b
+    barprop markets pause ETHUSDT 1h
+    """
+    _set_paused(symbol, timeframe, True, as_json)
+
+
+@app.command()
+def resume(symbol: Symbol, timeframe: Timeframe, as_json: AsJson = False) -> None:
+    """Take a market up again.
+
+    \b
+    barprop markets resume ETHUSDT 1h
+    """
+    _set_paused(symbol, timeframe, False, as_json)
+
+
+def _set_paused(symbol: str, timeframe: str, paused: bool, as_json: bool) -> None:
+    import store.database
+    import store.markets
+
+    market = options.market(symbol, timeframe)
+    with opening.database() as (_, engine), store.database.write(engine) as conn:
+        row = store.markets.need(conn, market)
+        store.markets.set_paused(conn, row.id, paused)
+    if as_json:
+        output.document(
+            {"market": {"symbol": market.symbol, "timeframe": market.timeframe}, "paused": paused}
+        )
+    else:
+        output.line(f"{market} is {'paused' if paused else 'at work again'}")

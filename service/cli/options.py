@@ -1,0 +1,57 @@
+"""The arguments and options that several commands share, and how their text is understood."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from model.errors import BadInput
+
+if TYPE_CHECKING:
+    from model.bars import Market
+
+Symbol = Annotated[str, typer.Argument(help="The market's symbol, e.g. ETHUSDT.", show_default=False)]
+Timeframe = Annotated[
+    str, typer.Argument(help="The length of its bars, e.g. 1m, 4h, 1d.", show_default=False)
+]
+AnySymbol = Annotated[str | None, typer.Argument(help="Only this market's.", show_default=False)]
+AnyTimeframe = Annotated[str | None, typer.Argument(help="The length of its bars.", show_default=False)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+Limit = Annotated[int, typer.Option("--limit", min=1, max=10_000, help="How many rows at most.")]
+
+
+class WrongUsage(typer.TyperException):
+    """A command line that cannot be meant: exit code 2."""
+
+    exit_code = 2
+
+
+def market(symbol: str, timeframe: str) -> Market:
+    """The market that two arguments name; a wrong spelling is wrong usage."""
+    import model.bars
+
+    try:
+        return model.bars.market(symbol, timeframe)
+    except BadInput as error:
+        raise WrongUsage(str(error)) from error
+
+
+def any_market(symbol: str | None, timeframe: str | None) -> Market | None:
+    """The market that two arguments name, or None where neither is given."""
+    if symbol is None:
+        return None
+    if timeframe is None:
+        raise WrongUsage(f"a market is two arguments: {symbol} and the length of its bars, e.g. 1h")
+    return market(symbol, timeframe)
+
+
+def moment(text: str) -> datetime:
+    """The instant that an ISO 8601 text names; one without a zone is UTC."""
+    import model.bars
+
+    try:
+        return model.bars.utc(datetime.fromisoformat(text))
+    except ValueError as error:
+        raise WrongUsage(f"{text!r} is not a time; write it as 2024-07-01T00:00:00Z or 2024-07-01") from error
