@@ -1,0 +1,84 @@
+"""Ask for walk-forward backtests and read what they found."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+import store.backtests
+import store.database
+import store.markets
+from service import jobs, problems
+from service.deps import AnyMarket, Cursor, EngineDep, Ident, Limit, MarketBody, MarketDocument, Page, page
+
+
+class BacktestAsk(MarketBody):
+    """Which market to judge, and what to use instead of the settings."""
+
+    window: int | None = Field(None, ge=200, le=10_000_000, description="Bars of each training window.")
+    refit_every: int | None = Field(None, ge=1, le=10_000_000, description="Bars between two trainings.")
+    last: int | None = Field(None, ge=1, le=100_000_000, description="Only the newest bars, this many.")
+
+
+class Verdict(BaseModel):
+    """Whether there is skill, and why that is said; null: too little evidence either way."""
+
+    skill: bool | None
+    text: str
+
+
+class BacktestDocument(BaseModel):
+    """What a backtest found: scores beside the base rate's, trading figures beside buy and hold."""
+
+    model_config = ConfigDict(extra="allow")
+
+    id: int
+    created_at: str
+    market: MarketDocument
+    rows: int = Field(description="Bars that were judged, those with an abstention too.")
+    first_judged: str | None
+    last_judged: str | None
+    scores: dict[str, Any]
+    trading: dict[str, Any]
+    verdict: Verdict
+
+
+BacktestId = Annotated[Ident, Path()]
+router = APIRouter(prefix="/v1/backtests", tags=["backtests"])
+
+
+@router.post(
+    "",
+    status_code=202,
+    response_model=jobs.JobDocument,
+    responses=problems.responses("malformed", "not-found", "invalid-request", "bad-input", "unreachable"),
+)
+def ask(body: BacktestAsk, engine: EngineDep, response: Response) -> dict[str, Any]:
+    """Asks for a backtest; an equal one that still waits is given instead of a second one."""
+    return jobs.ask(engine, "backtest", body, response)
+
+
+@router.get(
+    "",
+    response_model=Page[BacktestDocument],
+    responses=problems.responses("not-found", "invalid-request", "bad-input", "unreachable"),
+)
+def backtests(
+    market: AnyMarket, engine: EngineDep, cursor: Cursor = None, limit: Limit = 20
+) -> dict[str, Any]:
+    """Backtests of one market or of all, newest first."""
+    with store.database.read(engine) as conn:
+        market_id = None if market is None else store.markets.need(conn, market).id
+        rows = store.backtests.page(conn, market_id, cursor, limit + 1)
+    return page(rows, limit, lambda row: row["id"], lambda row: row)
+
+
+@router.get(
+    "/{backtest_id}",
+    response_model=BacktestDocument,
+    responses=problems.responses("not-found", "invalid-request", "unreachable"),
+)
+def backtest(backtest_id: BacktestId, engine: EngineDep) -> dict[str, Any]:
+    """One backtest."""
+    with store.database.read(engine) as conn:
+        return store.backtests.get(conn, backtest_id)

@@ -1,0 +1,139 @@
+"""Push bars in, and read them back."""
+
+from typing import Any
+
+import polars as pl
+from fastapi import APIRouter
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+import model.bars
+import store.bars
+import store.database
+import store.markets
+from model.bars import BAR_SCHEMA, iso
+from model.errors import BadInput
+from service import problems
+from service.deps import (
+    Body,
+    ClockDep,
+    EngineDep,
+    Limit,
+    MarketBody,
+    MarketDocument,
+    OneMarket,
+    SettingsDep,
+    Time,
+)
+
+BAR: dict[str, JsonValue] = {
+    "ts": "2024-06-30T23:00:00Z",
+    "open": 3435.1,
+    "high": 3442.0,
+    "low": 3430.4,
+    "close": 3438.2,
+    "volume": 1250.4,
+}
+
+
+class Bar(Body):
+    """A closed bar, named by its open time."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [BAR]})
+
+    ts: Time = Field(description="Open time; without a zone it is UTC.")
+    open: float
+    high: float
+    low: float
+    close: float
+    volume: float
+
+
+class Push(MarketBody):
+    """Bars of one market, in any order."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"symbol": "ETHUSDT", "timeframe": "1h", "bars": [BAR]}]}
+    )
+
+    bars: list[Bar] = Field(min_length=1)
+
+
+class Rejected(BaseModel):
+    """Rows that were refused for one reason; `first` is the open time of the earliest."""
+
+    reason: str
+    rows: int
+    first: str | None
+
+
+class Ingested(BaseModel):
+    """What became of the bars of one call: counts, and the first and last open time of those accepted."""
+
+    market: MarketDocument
+    added: int
+    repeated: int
+    corrected: int
+    rejected: list[Rejected]
+    gaps: int
+    first: str | None
+    last: str | None
+
+
+class StoredBar(BaseModel):
+    """A stored bar, in its newest revision."""
+
+    ts: str
+    open: float
+    high: float
+    low: float
+    close: float
+    volume: float
+
+
+class BarPage(BaseModel):
+    """Bars, newest first; `next` is the cursor of the older ones, null where there are none."""
+
+    items: list[StoredBar]
+    next: str | None
+
+
+router = APIRouter(prefix="/v1", tags=["bars"])
+
+
+@router.post(
+    "/bars",
+    response_model=Ingested,
+    responses=problems.responses(
+        "malformed", "too-large", "invalid-request", "bad-bars", "bad-input", "unreachable"
+    ),
+)
+def push(body: Push, engine: EngineDep, clock: ClockDep, settings: SettingsDep) -> dict[str, Any]:
+    """Keeps closed bars; a first push makes the market, and pushing the same again changes nothing.
+
+    Bars that break a rule are rejected and counted; a call without one acceptable bar is refused and says why.
+    """
+    most = settings.service.max_bars_per_request
+    if len(body.bars) > most:
+        raise BadInput(f"{len(body.bars)} bars in one request; at most {most}")
+    frame = pl.DataFrame(
+        {name: [getattr(bar, name) for bar in body.bars] for name in BAR_SCHEMA}, schema=BAR_SCHEMA
+    )
+    return store.bars.add(engine, body.market(), frame, clock()).document()
+
+
+@router.get(
+    "/bars",
+    response_model=BarPage,
+    responses=problems.responses("not-found", "invalid-request", "bad-input", "unreachable"),
+)
+def newest(
+    market: OneMarket, engine: EngineDep, clock: ClockDep, cursor: Time | None = None, limit: Limit = 100
+) -> dict[str, Any]:
+    """The market's stored bars, newest first."""
+    timeframe = model.bars.timeframe(market.timeframe)
+    with store.database.read(engine) as conn:
+        row = store.markets.need(conn, market)
+        bars = store.bars.read(conn, row.id, timeframe, closed_by=cursor or clock(), last=limit + 1)
+    shown = [{**bar, "ts": iso(bar["ts"])} for bar in bars.tail(limit).reverse().iter_rows(named=True)]
+    # the older bars are those that had closed when the oldest one shown opened
+    return {"items": shown, "next": shown[-1]["ts"] if len(bars) > limit else None}

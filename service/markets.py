@@ -1,0 +1,72 @@
+"""The markets, and stepping back to the champion before."""
+
+from typing import Any
+
+from fastapi import APIRouter
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+import model.bars
+import store.database
+import store.markets
+import store.versions
+from model.bars import iso
+from service import overview, problems
+from service.deps import ClockDep, EngineDep, MarketDocument, Page
+from service.versions import VersionDocument
+
+MARKET: dict[str, JsonValue] = {
+    "market": {"symbol": "ETHUSDT", "timeframe": "1h"},
+    "paused": False,
+    "created_at": "2024-06-30T23:00:12Z",
+    "bars": 37992,
+    "last_close": "2024-07-01T00:00:00Z",
+    "champion": 7,
+}
+
+
+class MarketItem(BaseModel):
+    """A market, how many bars it has, when the newest of them closed, and which version answers."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [MARKET]})
+
+    market: MarketDocument
+    paused: bool = Field(description="A paused market gets no scheduled work and abstains.")
+    created_at: str
+    bars: int
+    last_close: str | None
+    champion: int | None
+
+
+router = APIRouter(prefix="/v1", tags=["markets"])
+
+
+@router.get("/markets", response_model=Page[MarketItem], responses=problems.responses("unreachable"))
+def all_markets(engine: EngineDep) -> dict[str, Any]:
+    """Every market. The list has one page."""
+    with store.database.read(engine) as conn:
+        items = [
+            {
+                "market": {"symbol": row.market.symbol, "timeframe": row.market.timeframe},
+                "paused": row.paused,
+                "created_at": iso(row.created_at),
+                "bars": store.bars.count(conn, row.id),
+                "last_close": None if (close := overview.last_close(conn, row)) is None else iso(close),
+                "champion": store.versions.champion(conn, row.id),
+            }
+            for row in store.markets.all(conn)
+        ]
+    return {"items": items, "next": None}
+
+
+@router.post(
+    "/markets/{symbol}/{timeframe}/rollback",
+    response_model=VersionDocument,
+    responses=problems.responses("not-found", "invalid-request", "bad-input", "unreachable"),
+)
+def rollback(symbol: str, timeframe: str, engine: EngineDep, clock: ClockDep) -> dict[str, Any]:
+    """The champion before this one serves again, from the next bar on: a bar's first Signal stands."""
+    now, market = clock(), model.bars.market(symbol, timeframe)
+    with store.database.write(engine) as conn:
+        row = store.markets.need(conn, market)
+        version = store.versions.rollback(conn, row.id, now, overview.next_close(conn, row, now))
+        return store.versions.document(store.versions.get(conn, version))

@@ -1,0 +1,192 @@
+"""Prometheus figures, all named barprop_*. Add a figure of the domain by adding a row to GAUGES.
+
+Requests are counted where they are answered. What the domain has to say is read from the database at scrape, so that
+it is the same whoever is asked and whatever process did the work, and it is kept for 5 s.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from fastapi import APIRouter, Request, Response
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+import store.database
+import store.figures
+from model.errors import Unreachable
+from model.health import VERDICTS
+from service import overview
+from service.deps import Clock, machine_now
+from service.overview import MarketState
+from store.database import Engine
+
+KEPT_SECONDS = 5.0
+METHODS = frozenset({"GET", "HEAD", "POST", "DELETE", "PUT", "PATCH", "OPTIONS"})
+BUCKETS_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+
+@dataclass(frozen=True)
+class Gauge:
+    """A figure of each market: its help, and its value now in seconds since 1970 (None: nothing to say)."""
+
+    about: str
+    value: Callable[[MarketState, float], float | None]
+
+
+GAUGES: dict[str, Gauge] = {
+    "barprop_bars_stored": Gauge("Bars that are stored, each counted once.", lambda s, now: s.bars),
+    "barprop_last_bar_age_seconds": Gauge(
+        "Time since the newest stored bar closed.",
+        lambda s, now: None if s.last_close is None else now - s.last_close.timestamp(),
+    ),
+    "barprop_market_paused": Gauge("1 where the market is paused, else 0.", lambda s, now: s.paused),
+    "barprop_champion_version": Gauge("The version that answers.", lambda s, now: s.champion),
+    "barprop_champion_age_seconds": Gauge(
+        "Time since the champion became effective.",
+        lambda s, now: None if s.champion_since is None else max(0.0, now - s.champion_since.timestamp()),
+    ),
+    "barprop_live_log_loss": Gauge(
+        "Mean log loss (nats) of the champion's scored predictions.",
+        lambda s, now: s.live.log_loss if s.live else None,
+    ),
+    "barprop_live_base_rate_log_loss": Gauge(
+        "Mean log loss (nats) of the base rate on the same predictions.",
+        lambda s, now: s.live.base_log_loss if s.live else None,
+    ),
+    "barprop_live_scored_predictions": Gauge(
+        "The champion's predictions that have been scored.", lambda s, now: s.live.rows if s.live else None
+    ),
+    "barprop_unscored_predictions": Gauge(
+        "Predictions whose outcome is stored but which are not scored yet.", lambda s, now: s.unscored.rows
+    ),
+    "barprop_backtest_skill": Gauge(
+        "Verdict of the last backtest: 1 skill, -1 no skill, 0 too little evidence either way.",
+        lambda s, now: None if s.last_backtest is None else SKILL[s.last_backtest["verdict"]["skill"]],
+    ),
+}
+SKILL: dict[bool | None, int] = {True: 1, False: -1, None: 0}
+
+
+class HttpMetrics:
+    """Requests by method, route and status, and how long they took."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._requests = Counter(
+            "barprop_http_requests", "Requests answered.", ["method", "route", "status"], registry=registry
+        )
+        self._durations = Histogram(
+            "barprop_http_request_duration_seconds",
+            "Time from a request to the end of its answer.",
+            ["method", "route"],
+            buckets=BUCKETS_SECONDS,
+            registry=registry,
+        )
+
+    def observe(self, method: str, route: str, status: int, seconds: float) -> None:
+        """Counts one request; `route` is its template, so that ids do not become series. Status 0: no answer."""
+        method = method if method in METHODS else "other"
+        self._requests.labels(method, route, str(status)).inc()
+        self._durations.labels(method, route).observe(seconds)
+
+
+class DomainCollector(Collector):
+    """The domain's figures, read from the database at scrape and kept for 5 s."""
+
+    def __init__(self, engine: Engine, clock: Clock, stale_after_timeframes: float) -> None:
+        self._engine = engine
+        self._stale_after_timeframes = stale_after_timeframes
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._kept: list[Metric] = []
+        self._kept_until = 0.0
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing, so that registering asks no database."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """The figures; where the database does not answer they are empty and barprop_database_reachable is 0."""
+        with self._lock:  # two scrapers at once read the database once
+            if time.monotonic() >= self._kept_until:
+                self._kept = self._read()
+                self._kept_until = time.monotonic() + KEPT_SECONDS
+            yield from self._kept
+
+    def _read(self) -> list[Metric]:
+        reachable = GaugeMetricFamily("barprop_database_reachable", "1 where the database answers, else 0.")
+        try:
+            states = overview.markets(self._engine, self._stale_after_timeframes)
+            with store.database.read(self._engine) as conn:
+                jobs = store.figures.jobs(conn)
+            now = self._clock().timestamp()
+        except Unreachable:
+            states, jobs, now = [], {}, 0.0
+            reachable.add_metric([], 0)
+        else:
+            reachable.add_metric([], 1)
+        return [
+            reachable,
+            *(_family(name, gauge, states, now) for name, gauge in GAUGES.items()),
+            _health(states),
+            _jobs(jobs),
+            _retrain_age(states),
+        ]
+
+
+def _family(name: str, gauge: Gauge, states: list[MarketState], now: float) -> Metric:
+    family = GaugeMetricFamily(name, gauge.about, labels=["symbol", "timeframe"])
+    for state in states:
+        value = gauge.value(state, now)
+        if value is not None:
+            family.add_metric([state.market.symbol, state.market.timeframe], float(value))
+    return family
+
+
+def _health(states: list[MarketState]) -> Metric:
+    family = GaugeMetricFamily(
+        "barprop_gradient_health",
+        "1 for the verdict on the gradients of the last training, 0 for the others.",
+        labels=["symbol", "timeframe", "verdict"],
+    )
+    for state in states:
+        if state.last_run is not None:
+            for verdict in VERDICTS:
+                labels = [state.market.symbol, state.market.timeframe, verdict]
+                family.add_metric(labels, verdict == state.last_run.verdict)
+    return family
+
+
+def _jobs(counts: dict[tuple[str, str], int]) -> Metric:
+    family = GaugeMetricFamily("barprop_jobs", "Jobs by kind and state.", labels=["kind", "state"])
+    for (kind, state), rows in sorted(counts.items()):
+        family.add_metric([kind, state], rows)
+    return family
+
+
+def _retrain_age(states: list[MarketState]) -> Metric:
+    family = GaugeMetricFamily(
+        "barprop_last_retrain_age_seconds",
+        "Time since the last retrain ended, by the machine's clock.",
+        labels=["symbol", "timeframe", "state"],
+    )
+    for state in states:
+        job = state.last_retrain
+        if job is not None and job.ended_at is not None:
+            labels = [state.market.symbol, state.market.timeframe, job.state]
+            family.add_metric(labels, (machine_now() - job.ended_at).total_seconds())
+    return family
+
+
+router = APIRouter(tags=["operations"])
+
+
+@router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+def metrics(request: Request) -> Response:
+    """Everything that Prometheus may know."""
+    return Response(
+        generate_latest(request.app.state.registry), headers={"content-type": CONTENT_TYPE_PLAIN_0_0_4}
+    )
