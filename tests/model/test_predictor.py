@@ -26,7 +26,9 @@ def test_folding_changes_no_answer() -> None:
     for i in range(0, len(DATA), 97):
         said = MODEL.predict(DATA.X[i], DATA.scale[i], DATA.close[i])
         assert said.p_up == pytest.approx(p[i], abs=2e-5)
-        assert said.expected_return == pytest.approx(outputs[i, 1] * DATA.scale[i], abs=2e-5 * DATA.scale[i] + 1e-9)
+        assert said.expected_return == pytest.approx(
+            outputs[i, 1] * DATA.scale[i], abs=2e-5 * DATA.scale[i] + 1e-9
+        )
         assert said.price == pytest.approx(DATA.close[i] * np.exp(said.expected_return), rel=1e-12)
         assert said.low < said.price < said.high
         assert np.log(said.high / said.price) == pytest.approx(FIT.interval * DATA.scale[i], rel=1e-9)

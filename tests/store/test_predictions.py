@@ -1,0 +1,188 @@
+"""The ledger: a bar's first Signal stands, abstentions say why, and outcomes are those of the bars that came."""
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
+
+import numpy as np
+import pytest
+
+import store.bars
+import store.database
+import store.markets
+import store.predictions
+import store.versions
+from model import artifact, bars, dataset, features, training
+from model.bars import Bars
+from model.errors import NotFound
+from model.predictions import Abstention, Prediction, Reason
+from model.predictor import Predictor
+from model.training import TrainConfig
+from store.database import Engine
+from tests.model import synthetic
+
+MARKET = bars.market("SYNTHETIC", "1h")
+HOUR = bars.timeframe("1h")
+BARS = synthetic.bars(1_200, seed=1, momentum=0.5)
+NOW = HOUR.close_of(BARS["ts"][-1])
+
+
+def packed(history: Bars, seed: int = 0) -> artifact.Packed:
+    data = dataset.build(features.rows(history, HOUR), features.DEFAULT, 1)
+    fit = training.fit(data, TrainConfig(window=700, hidden=(8,), epochs=2, seed=seed))
+    arrays, manifest = training.contents(fit)
+    held = {"rows": 0, "gain": 0.0, "gain_error": 0.0}
+    return artifact.pack(arrays, {**manifest, "held": held})
+
+
+PACKED = packed(BARS)
+
+
+def ingest(engine: Engine, history: Bars) -> int:
+    store.bars.add(engine, MARKET, history, HOUR.close_of(history["ts"][-1]))
+    with store.database.read(engine) as conn:
+        return store.markets.need(conn, MARKET).id
+
+
+def crown(engine: Engine, market_id: int, effective_from: datetime, version: artifact.Packed = PACKED) -> int:
+    with store.database.write(engine) as conn:
+        ident = store.versions.add(conn, market_id, version, None, effective_from)
+        store.versions.record(conn, market_id, ident, "champion", "first", effective_from, effective_from)
+    return ident
+
+
+def ask(
+    engine: Engine, now: datetime, predictors: dict[int, Predictor] | None = None
+) -> store.predictions.Answer:
+    return store.predictions.answer(engine, MARKET, now, {} if predictors is None else predictors, 2.0)
+
+
+def test_asking_twice_is_asking_once(database: Engine) -> None:
+    crown(database, ingest(database, BARS), NOW)
+    first = ask(database, NOW)
+    assert isinstance(first.signal, Prediction)
+    assert ask(database, NOW + timedelta(minutes=40)) == first
+    with store.database.read(database) as conn:
+        assert len(store.predictions.page(conn)) == 1
+
+
+def test_sixteen_who_ask_at_once_get_one_row(database: Engine) -> None:
+    crown(database, ingest(database, BARS), NOW)
+    predictors: dict[int, Predictor] = {}
+    with ThreadPoolExecutor(16) as pool:
+        answers = set(pool.map(lambda _: ask(database, NOW, predictors).id, range(16)))
+    assert len(answers) == 1
+    with store.database.read(database) as conn:
+        assert len(store.predictions.page(conn)) == 1
+
+
+def test_a_new_champion_answers_from_the_next_bar_on(engine: Engine) -> None:
+    market_id = ingest(engine, BARS.head(1_100))
+    at = HOUR.close_of(BARS["ts"][1_099])
+    old = crown(engine, market_id, at)
+    assert ask(engine, at).signal.version == old
+    new = crown(engine, market_id, at + HOUR.length, packed(BARS.head(1_100), seed=9))
+    assert ask(engine, at).signal.version == old, "a bar's first Signal stands"
+    store.bars.add(engine, MARKET, BARS[1_100:1_101], at + HOUR.length)
+    assert ask(engine, at + HOUR.length).signal.version == new
+
+
+def test_abstentions_say_why_and_stand_in_the_ledger(engine: Engine) -> None:
+    with pytest.raises(NotFound, match="SYNTHETIC 1h"):
+        ask(engine, NOW)
+    market_id = ingest(engine, BARS)
+
+    def reason(now: datetime) -> Reason:
+        signal = ask(engine, now).signal
+        assert isinstance(signal, Abstention)
+        assert signal.detail
+        return signal.reason
+
+    assert reason(NOW) is Reason.NO_MODEL
+    crown(engine, market_id, NOW)
+    assert reason(NOW + timedelta(hours=2, seconds=1)) is Reason.STALE_BARS
+    with store.database.write(engine) as conn:
+        store.markets.set_paused(conn, market_id, True)
+    assert reason(NOW) is Reason.PAUSED
+    with store.database.write(engine) as conn:
+        store.markets.set_paused(conn, market_id, False)
+    assert isinstance(ask(engine, NOW).signal, Prediction), "what was not known a moment ago is known now"
+    with store.database.read(engine) as conn:
+        assert len(store.predictions.page(conn)) == 4
+
+
+def test_too_few_bars_are_said_with_their_number(engine: Engine) -> None:
+    few = BARS.head(100)
+    now = HOUR.close_of(few["ts"][-1])
+    crown(engine, ingest(engine, few), now)
+    signal = ask(engine, now).signal
+    assert isinstance(signal, Abstention)
+    assert signal.reason is Reason.TOO_FEW_BARS
+    assert "100" in signal.detail
+
+
+def test_damaged_weights_give_an_abstention_and_no_number(engine: Engine) -> None:
+    flipped = bytes([PACKED.weights[0] ^ 1]) + PACKED.weights[1:]
+    broken = artifact.Packed(flipped, PACKED.sha256, PACKED.manifest, PACKED.manifest_sha256)
+    crown(engine, ingest(engine, BARS), NOW, broken)
+    signal = ask(engine, NOW).signal
+    assert isinstance(signal, Abstention)
+    assert signal.reason is Reason.UNHEALTHY_MODEL
+
+
+@pytest.mark.parametrize("horizon", [1, 3])
+def test_outcomes_are_those_of_the_bars_that_came(database: Engine, horizon: int) -> None:
+    data = dataset.build(features.rows(BARS, HOUR), features.DEFAULT, horizon)
+    fit = training.fit(data, TrainConfig(window=700, hidden=(8,), epochs=2, horizon=horizon))
+    arrays, manifest = training.contents(fit)
+    held = {"rows": 0, "gain": 0.0, "gain_error": 0.0}
+    market_id = ingest(database, BARS.head(1_000))
+    at = HOUR.close_of(BARS["ts"][999])
+    crown(database, market_id, at, artifact.pack(arrays, {**manifest, "held": held}))
+    served = [ask(database, at).signal]
+    for i in range(1_000, 1_010):
+        at = HOUR.close_of(BARS["ts"][i])
+        store.bars.add(database, MARKET, BARS[i : i + 1], at)
+        served.append(ask(database, at).signal)
+    assert store.predictions.score(database, at) == len(served) - horizon
+    assert store.predictions.score(database, at) == 0, "each is scored once"
+    with store.database.read(database) as conn:
+        entries = store.predictions.recent(conn, market_id, 100)
+    closes = BARS["close"].to_list()
+    for i, entry in enumerate(entries):
+        assert isinstance(entry.signal, Prediction)
+        if i + horizon >= len(entries):
+            assert entry.outcome is None
+            continue
+        log_return = np.log(closes[999 + i + horizon] / closes[999 + i])
+        up = log_return > 0
+        p = entry.signal.p_up
+        assert entry.outcome is not None
+        assert entry.outcome.up == up
+        assert entry.outcome.log_return == pytest.approx(log_return, rel=1e-12)
+        assert entry.outcome.log_loss == pytest.approx(-np.log(p if up else 1 - p), rel=1e-12)
+
+
+def test_the_past_is_answered_without_a_trace_and_says_what_was_in_sample(engine: Engine) -> None:
+    market_id = ingest(engine, BARS)
+    crown(engine, market_id, NOW)
+    predictors: dict[int, Predictor] = {}
+    early = HOUR.close_of(BARS["ts"][800])
+    signal, in_sample = store.predictions.answer_at(engine, MARKET, early, predictors, None, 2.0)
+    assert isinstance(signal, Prediction)
+    assert signal.as_of == early
+    assert in_sample
+    _, in_sample = store.predictions.answer_at(engine, MARKET, NOW, predictors, None, 2.0)
+    assert not in_sample
+    with store.database.read(engine) as conn:
+        assert store.predictions.page(conn) == []
+
+
+def test_a_market_with_weekends_is_not_stale_on_a_sunday(engine: Engine) -> None:
+    weekdays = BARS.filter(bars.pl.col("ts").dt.weekday() <= 5)
+    friday = weekdays.filter(bars.pl.col("ts").dt.weekday() == 5)["ts"].to_list()[-1]
+    history = weekdays.filter(bars.pl.col("ts") <= friday)
+    crown(engine, ingest(engine, history), HOUR.close_of(friday))
+    sunday = HOUR.close_of(friday) + timedelta(hours=40)
+    assert isinstance(ask(engine, sunday).signal, Prediction)
+    tuesday = HOUR.close_of(friday) + timedelta(hours=90)
+    assert isinstance(ask(engine, tuesday).signal, Abstention)
