@@ -1,40 +1,45 @@
-"""Bars as they are kept: validated whole, then committed in chunks; a bar that comes again otherwise is a revision.
+"""Bars: kept once they are sound, each change of one a further revision, the newest of which serves.
 
-The newest revision of a bar serves. None is ever changed or removed.
+Rows go from and to the database's cursor directly, without an object for each: a million bars are an ordinary file.
 """
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
+import numpy as np
 import polars as pl
-from sqlalchemy import Connection, func, select
+from numpy.typing import NDArray
+from sqlalchemy import Connection, Select, func, select
 
+import model.bars
 import store.markets
-from model import bars as rules
-from model.bars import BAR_SCHEMA, Bars, Market, Rejection, Timeframe, iso, timeframe
+from model.bars import TS, Bars, Market, Rejection, Timeframe, iso
 from model.errors import BadBars
 from store import database
 from store.database import Engine
-from store.tables import EPOCH, MICROSECOND, bars, markets, micros
+from store.tables import EPOCH, MICROSECOND, bars, micros
 
+# Rows of one transaction: a kill loses at most those, and nobody else waits long.
 CHUNK_ROWS = 50_000
+
+Rows = NDArray[np.void]  # of the columns asked for, by name
+
 VALUES = ("open", "high", "low", "close", "volume")
-_READ = ("ts", "revision", *VALUES)
-_COLUMNS = ("market_id", "ts", "revision", *VALUES, "recorded_at")
+_INSERTED = ("market_id", "ts", "revision", *VALUES, "recorded_at")
+_MARK = {"sqlite": "?", "postgresql": "%s"}
 
 
 @dataclass(frozen=True)
 class IngestReport:
-    """What became of the rows of one file or call; `first` and `last` are open times of the accepted ones."""
+    """What became of the rows of one file or call; `first` and `last` are open times of those accepted."""
 
     market: Market
     added: int
     repeated: int
     corrected: int
     rejected: tuple[Rejection, ...]
-    gaps: int
+    gaps: int  # within these rows
     first: datetime
     last: datetime
 
@@ -46,8 +51,8 @@ class IngestReport:
             "repeated": self.repeated,
             "corrected": self.corrected,
             "rejected": [
-                {"reason": r.reason, "rows": r.rows, "first": None if r.first is None else iso(r.first)}
-                for r in self.rejected
+                {"reason": found.reason, "rows": found.rows, "first": found.first and iso(found.first)}
+                for found in self.rejected
             ],
             "gaps": self.gaps,
             "first": iso(self.first),
@@ -56,132 +61,161 @@ class IngestReport:
 
 
 def add(engine: Engine, market: Market, frame: pl.DataFrame, now: datetime) -> IngestReport:
-    """Keeps the acceptable bars of `frame` (BAR_SCHEMA, any order); keeping them twice is keeping them once.
+    """Keeps the bars of `frame` (BAR_SCHEMA, any order) that are sound and closed by `now`; twice is once.
 
-    Raises BadBars, and stores nothing, where no row is acceptable or the rows do not fit the timeframe.
+    All rows are judged before the first is kept; then they are committed in chunks of CHUNK_ROWS. Raises BadBars
+    where there is nothing to keep, and leaves nothing then, not even the market.
     """
-    kept = timeframe(market.timeframe)
-    accepted, rejected = rules.check(frame, kept, now)
-    if accepted.is_empty():
-        why = ", ".join(f"{r.reason} ({r.rows} rows)" for r in rejected) or "there are none"
-        raise BadBars(f"no acceptable bar for {market}: {why}")
+    timeframe = model.bars.timeframe(market.timeframe)
+    sound, rejected = model.bars.check(frame, timeframe, now)
+    if sound.is_empty():
+        raise BadBars(_refusal(rejected))
     added = repeated = corrected = 0
-    for chunk in accepted.iter_slices(CHUNK_ROWS):
+    for chunk in sound.iter_slices(CHUNK_ROWS):
         with database.write(engine) as conn:
-            new, again, changed = _add_chunk(conn, market, chunk, now)
-        added, repeated, corrected = added + new, repeated + again, corrected + changed
-    first, last = accepted["ts"][0], accepted["ts"][-1]
-    return IngestReport(market, added, repeated, corrected, rejected, rules.gaps(accepted, kept), first, last)
+            row = store.markets.ensure(conn, market, now)
+            judged = _beside_kept(conn, row.id, chunk)
+            known, same = pl.col("revision").is_not_null(), _same()
+            _insert(conn, row.id, judged.filter(~same), now)
+        counts = judged.select(
+            (~known).sum().alias("added"),
+            same.sum().alias("repeated"),
+            (known & ~same).sum().alias("corrected"),
+        ).row(0)
+        added, repeated, corrected = added + counts[0], repeated + counts[1], corrected + counts[2]
+    gaps = model.bars.gaps(sound, timeframe)
+    return IngestReport(market, added, repeated, corrected, rejected, gaps, sound["ts"][0], sound["ts"][-1])
 
 
-def _add_chunk(conn: Connection, market: Market, chunk: Bars, now: datetime) -> tuple[int, int, int]:
-    market_id = store.markets.ensure(conn, market, now).id
-    if conn.dialect.name != "sqlite":  # SQLite has one writer anyway
-        conn.execute(select(markets.c.id).where(markets.c.id == market_id).with_for_update())
-    there = _newest(conn, market_id, micros(chunk["ts"][0]), micros(chunk["ts"][-1]))
-    joined = chunk.with_columns(pl.col("ts").dt.epoch("us")).join(there, on="ts", how="left", suffix="_there")
-    known = pl.col("revision").is_not_null()
-    same = pl.all_horizontal(pl.col(name) == pl.col(f"{name}_there") for name in VALUES)
-    fresh = joined.filter(~(known & same)).select(
+def _refusal(rejected: tuple[Rejection, ...]) -> str:
+    if not rejected:
+        return "no rows"
+    said = (
+        f"{found.rows} {found.reason}" + (f" (first {iso(found.first)})" if found.first else "")
+        for found in rejected
+    )
+    return f"not one row can be kept: {', '.join(said)}"
+
+
+def _beside_kept(conn: Connection, market_id: int, chunk: Bars) -> pl.DataFrame:
+    """The chunk with `ts` in microseconds, and beside each row the kept `revision` and `kept_…` values, if any."""
+    rows = chunk.with_columns(pl.col("ts").dt.epoch("us"))
+    between = bars.c.ts.between(rows["ts"][0], rows["ts"][-1])
+    columns = ("ts", "revision", *VALUES)
+    ordered = _select(market_id, columns).where(between).order_by(bars.c.ts, bars.c.revision)
+    kept = _frame(_newest_revisions(_rows(conn, ordered, columns)))
+    return rows.join(
+        kept.rename({name: f"kept_{name}" for name in VALUES}), on="ts", how="left", maintain_order="left"
+    )
+
+
+def _same() -> pl.Expr:
+    """Whether a row says what is kept already."""
+    return pl.all_horizontal(pl.col(name).eq_missing(pl.col(f"kept_{name}")) for name in VALUES)
+
+
+def _insert(conn: Connection, market_id: int, rows: pl.DataFrame, now: datetime) -> None:
+    if rows.is_empty():
+        return
+    tuples = rows.select(
         pl.lit(market_id).alias("market_id"),
         "ts",
-        (pl.col("revision") + 1).fill_null(0).alias("revision"),
+        (pl.col("revision") + 1).fill_null(0),
         *VALUES,
         pl.lit(micros(now)).alias("recorded_at"),
-    )
-    if len(fresh):
-        mark = "?" if conn.dialect.paramstyle == "qmark" else "%s"
-        statement = f"INSERT INTO bars ({', '.join(_COLUMNS)}) VALUES ({', '.join([mark] * len(_COLUMNS))})"  # noqa: S608
-        conn.exec_driver_sql(statement, fresh.rows())
-    changed = int((fresh["revision"] > 0).sum())
-    return len(fresh) - changed, len(chunk) - len(fresh), changed
-
-
-def _newest(conn: Connection, market_id: int, first: int, last: int) -> pl.DataFrame:
-    """The newest revisions of the bars that opened from `first` to `last` (microseconds)."""
-    statement = (
-        select(*(bars.c[name] for name in _READ))
-        .where(bars.c.market_id == market_id, bars.c.ts >= first, bars.c.ts <= last)
-        .order_by(bars.c.ts, bars.c.revision)
-    )
-    return _frame(conn.execute(statement).all())
-
-
-def _frame(rows: Sequence[Any]) -> pl.DataFrame:
-    columns = list(zip(*rows, strict=True)) or [()] * 7
-    kinds = (pl.Int64, pl.Int64, *[pl.Float64] * 5)
-    names = ("ts", "revision", *VALUES)
-    frame = pl.DataFrame(
-        [pl.Series(name, column, kind) for name, column, kind in zip(names, columns, kinds, strict=True)]
-    )
-    return frame.unique("ts", keep="last", maintain_order=True)
+    ).rows()
+    marks = ", ".join([_MARK[conn.dialect.name]] * len(_INSERTED))
+    conn.exec_driver_sql(f"INSERT INTO bars ({', '.join(_INSERTED)}) VALUES ({marks})", tuples)  # noqa: S608
 
 
 def read(
     conn: Connection,
     market_id: int,
-    kept: Timeframe,
+    timeframe: Timeframe,
     *,
     closed_by: datetime | None = None,
     closed_from: datetime | None = None,
     last: int | None = None,
     recorded_by: datetime | None = None,
 ) -> Bars:
-    """The newest revision of each bar, sorted: of those closed by, or from, a moment, or the `last` so many.
+    """The newest revision of each bar, sorted; of those that closed within `closed_from` … `closed_by`, ends included.
 
-    `recorded_by` shows the bars as they were known then.
+    `last` gives only that many of the newest, `recorded_by` what was known by then.
     """
-    statement = select(*(bars.c[name] for name in _READ)).where(bars.c.market_id == market_id)
+    columns = ("ts", *VALUES)
+    statement = _select(market_id, columns)
     if closed_by is not None:
-        # the close is monotone in the open, so the newest that had closed bounds the rest
-        statement = statement.where(bars.c.ts <= micros(closed_by))
+        statement = statement.where(bars.c.ts <= _open_of(timeframe, closed_by))
     if closed_from is not None:
-        statement = statement.where(bars.c.ts >= micros(closed_from - 2 * kept.length))
+        statement = statement.where(bars.c.ts >= _open_of(timeframe, closed_from))
     if recorded_by is not None:
         statement = statement.where(bars.c.recorded_at <= micros(recorded_by))
-    if last is not None:
-        opens = (
-            select(bars.c.ts)
-            .where(*statement.whereclause.clauses if statement.whereclause is not None else ())  # type: ignore[attr-defined]
-            .distinct()
-            .order_by(bars.c.ts.desc())
-            .limit(last + 1)  # one may not have closed by then
-            .subquery()
-        )
-        oldest = select(func.min(opens.c.ts)).scalar_subquery()
-        statement = statement.where(bars.c.ts >= oldest)
-    frame = _frame(conn.execute(statement.order_by(bars.c.ts, bars.c.revision)).all())
-    found = frame.select(pl.from_epoch("ts", "us").dt.replace_time_zone("UTC").alias("ts"), *VALUES)
-    closes = kept.closes(pl.col("ts"))
-    if closed_by is not None:
-        found = found.filter(closes <= closed_by)
-    if closed_from is not None:
-        found = found.filter(closes >= closed_from)
-    return (found if last is None else found.tail(last)).match_to_schema(BAR_SCHEMA)
+    if last is None:
+        found = _newest_revisions(_rows(conn, statement.order_by(bars.c.ts, bars.c.revision), columns))
+    else:
+        found = _last(conn, statement, columns, last)
+    return _frame(found).with_columns(pl.col("ts").cast(TS))
+
+
+def _last(conn: Connection, statement: Select[tuple[Any, ...]], columns: tuple[str, ...], last: int) -> Rows:
+    """The newest `last` bars of a selection, sorted."""
+    ordered = statement.order_by(bars.c.ts.desc(), bars.c.revision.desc())
+    limit = last
+    while True:
+        found = _rows(conn, ordered.limit(limit), columns)[::-1]
+        distinct = _newest_revisions(found)
+        if len(found) < limit or len(distinct) >= last:
+            return distinct[len(distinct) - min(last, len(distinct)) :]
+        limit *= 2  # revisions took the places of bars
+
+
+def _newest_revisions(rows: Rows) -> Rows:
+    """Of rows sorted by time and revision, the last of each time."""
+    newest = np.ones(len(rows), dtype=bool)
+    newest[:-1] = rows["ts"][1:] != rows["ts"][:-1]
+    return rows if newest.all() else rows[newest]
+
+
+def _open_of(timeframe: Timeframe, close: datetime) -> int:
+    """The open, in microseconds, of the bar that closes at `close`."""
+    opened = pl.Series([close], dtype=TS).dt.offset_by(f"-{timeframe.every}")
+    return int(opened.dt.epoch("us").item())
+
+
+def _select(market_id: int, columns: tuple[str, ...]) -> Select[tuple[Any, ...]]:
+    return select(*(bars.c[name] for name in columns)).where(bars.c.market_id == market_id)
+
+
+def _rows(conn: Connection, statement: Select[tuple[Any, ...]], columns: tuple[str, ...]) -> Rows:
+    """What the statement finds; times and revisions as integers, the rest as floats."""
+    kinds = [(name, "i8" if name in ("ts", "revision") else "f8") for name in columns]
+    with conn.execute(statement) as result:
+        cursor: Any = result.cursor  # rows as plain tuples
+        return np.fromiter(cursor, dtype=np.dtype(kinds))
+
+
+def _frame(rows: Rows) -> pl.DataFrame:
+    return pl.DataFrame(
+        [pl.Series(name, np.ascontiguousarray(rows[name])) for name in rows.dtype.names or ()]
+    )
 
 
 def open_times(conn: Connection, market_id: int, last: int) -> pl.Series:
     """The open times of the newest `last` bars, sorted."""
-    statement = (
-        select(bars.c.ts)
-        .where(bars.c.market_id == market_id)
-        .distinct()
-        .order_by(bars.c.ts.desc())
-        .limit(last)
-    )
-    found = pl.Series("ts", list(conn.scalars(statement))[::-1], pl.Int64)
-    return pl.from_epoch(found, "us").dt.replace_time_zone("UTC")
+    first_revisions = _select(market_id, ("ts",)).where(bars.c.revision == 0)
+    found = _rows(conn, first_revisions.order_by(bars.c.ts.desc()).limit(last), ("ts",))
+    return _frame(found[::-1])["ts"].cast(TS)
 
 
 def newest(conn: Connection, market_id: int) -> datetime | None:
-    """The open time of the newest bar."""
-    found = conn.scalar(select(func.max(bars.c.ts)).where(bars.c.market_id == market_id))
-    return None if found is None else EPOCH + found * MICROSECOND
+    """The open time of the market's newest bar; None where it has none."""
+    ts = conn.scalar(select(func.max(bars.c.ts)).where(bars.c.market_id == market_id))
+    return None if ts is None else EPOCH + ts * MICROSECOND
 
 
 def count(conn: Connection, market_id: int, after: datetime | None = None) -> int:
-    """How many bars there are, or opened after that moment; a bar's revisions count once."""
-    statement = select(func.count()).where(bars.c.market_id == market_id, bars.c.revision == 0)
+    """How many bars the market has, or how many opened later than `after`."""
+    counted = select(func.count()).where(bars.c.market_id == market_id, bars.c.revision == 0)
     if after is not None:
-        statement = statement.where(bars.c.ts > micros(after))
-    return conn.scalar(statement) or 0
+        counted = counted.where(bars.c.ts > micros(after))
+    return conn.scalar(counted) or 0
