@@ -1,11 +1,11 @@
 """Laws of the database: what a transaction keeps, who waits for whom, and what a user is told when it cannot serve."""
 
-import multiprocessing
 import sqlite3
 import threading
 import time
 from collections.abc import Callable
 from contextlib import closing
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 import store.database
 from model.errors import BadInput, Unreachable
 from store.database import Engine
+from tests.store.processes import at_once
 
 
 def put(engine: Engine, symbol: str) -> None:
@@ -112,17 +113,10 @@ def test_a_second_writer_waits_for_the_first_even_when_it_read_before(engine: En
 
 
 def test_processes_that_open_a_fresh_sqlite_file_at_once_all_succeed(tmp_path: Path) -> None:
-    spawn = multiprocessing.get_context("spawn")
-    barrier = spawn.Barrier(3)
-    openers = [spawn.Process(target=_open_many, args=(str(tmp_path), barrier)) for _ in range(3)]
-    for process in openers:
-        process.start()
-    for process in openers:
-        process.join(60)
-    assert [process.exitcode for process in openers] == [0, 0, 0]
+    at_once(_open_many, *[(str(tmp_path),)] * 3)
 
 
-def _open_many(folder: str, barrier) -> None:  # type: ignore[no-untyped-def]
+def _open_many(barrier: Barrier, folder: str) -> None:
     for number in range(50):
         engine = store.database.connect(f"sqlite:///{folder}/{number}.db")
         barrier.wait()

@@ -1,13 +1,17 @@
 """Laws of jobs: each is claimed once, a market's kind runs once at a time, and who lost a job cannot end it."""
 
 import contextlib
-import multiprocessing
+import json
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from multiprocessing.connection import Connection
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
 from typing import Any
 
 import hypothesis.strategies as st
@@ -24,6 +28,7 @@ from model.errors import Busy, NotFound
 from store.database import Engine
 from store.jobs import Job
 from store.tables import jobs
+from tests.store.processes import SPAWN, at_once
 
 NOW = datetime(2024, 7, 1, tzinfo=UTC)
 LEASE = timedelta(seconds=30)
@@ -220,6 +225,20 @@ def test_cancelling_ends_a_queued_job_at_once_and_asks_a_running_one(
     assert get(database, job.id).state == "cancelled"
 
 
+def test_a_job_that_is_cancelled_while_it_is_claimed_does_not_run(database: Engine, market_id: int) -> None:
+    first, second = (ask(database, kind, market_id) for kind in ("retrain", "backtest"))
+    claimed: list[Job] = []
+    with store.database.write(database) as conn:
+        store.jobs.cancel(conn, first.id, NOW)
+        claiming = threading.Thread(target=lambda: claimed.append(claim(database)))
+        claiming.start()
+        claiming.join(0.5)
+        assert claimed == []  # it waits for this transaction
+    claiming.join()
+    assert [job.id for job in claimed] == [second.id]
+    assert get(database, first.id).state == "cancelled"
+
+
 def test_what_is_not_there_is_not_found(database: Engine) -> None:
     with store.database.write(database) as conn:
         with pytest.raises(NotFound, match="no job 99"):
@@ -273,21 +292,16 @@ Span = tuple[
 
 
 def test_processes_at_once_claim_every_job_once_and_never_run_a_markets_kind_twice(
-    database: Engine, market_id: int, other_market_id: int, url: str
+    database: Engine, market_id: int, other_market_id: int, url: str, tmp_path: Path
 ) -> None:
     asked = [
         ask(database, kind, target, n=n).id
         for n in range(20)
         for kind, target in (("retrain", market_id), ("retrain", other_market_id), ("score", None))
     ]
-    spawn = multiprocessing.get_context("spawn")
-    barrier, spans = spawn.Barrier(3), spawn.Queue()
-    workers = [spawn.Process(target=_work, args=(url, f"w{n}", barrier, spans)) for n in range(3)]
-    for process in workers:
-        process.start()
-    done: list[Span] = [span for _ in workers for span in spans.get(timeout=60)]
-    for process in workers:
-        process.join(60)
+    owners = ("w1", "w2", "w3")
+    at_once(_work, *[(url, owner, str(tmp_path / owner)) for owner in owners])
+    done: list[Span] = [span for owner in owners for span in json.loads((tmp_path / owner).read_text())]
     assert sorted(job_id for job_id, *_ in done) == asked
     for kind, target in {(kind, target) for _, target, kind, _, _ in done}:
         of_kind = sorted((start, end) for _, t, k, start, end in done if (k, t) == (kind, target))
@@ -298,7 +312,7 @@ def test_processes_at_once_claim_every_job_once_and_never_run_a_markets_kind_twi
     assert all(job.result == {"by": job.owner} for job in ended)
 
 
-def _work(url: str, owner: str, barrier, spans) -> None:  # type: ignore[no-untyped-def]
+def _work(barrier: Barrier, url: str, owner: str, report: str) -> None:
     engine = store.database.connect(url)
     done: list[Span] = []
     barrier.wait()
@@ -315,24 +329,17 @@ def _work(url: str, owner: str, barrier, spans) -> None:  # type: ignore[no-unty
         with store.database.write(engine) as conn:
             store.jobs.succeed(conn, job.id, owner, datetime.now(UTC), {"by": owner})
         done.append((job.id, job.market_id, job.kind, began, until))
-    spans.put(done)
+    Path(report).write_text(json.dumps(done))
 
 
 def test_processes_that_ask_for_the_same_at_once_ask_once(database: Engine, market_id: int, url: str) -> None:
-    spawn = multiprocessing.get_context("spawn")
-    barrier = spawn.Barrier(3)
-    askers = [spawn.Process(target=_ask_many, args=(url, market_id, barrier)) for _ in range(3)]
-    for process in askers:
-        process.start()
-    for process in askers:
-        process.join(60)
-    assert [process.exitcode for process in askers] == [0, 0, 0]
+    at_once(_ask_many, *[(url, market_id)] * 3)
     with store.database.read(database) as conn:
         numbers = [job.params["n"] for job in store.jobs.page(conn, limit=100)]
     assert sorted(numbers) == list(range(20))
 
 
-def _ask_many(url: str, market_id: int, barrier) -> None:  # type: ignore[no-untyped-def]
+def _ask_many(barrier: Barrier, url: str, market_id: int) -> None:
     engine = store.database.connect(url)
     for number in range(20):
         barrier.wait()
@@ -344,9 +351,8 @@ def test_a_worker_that_is_killed_leaves_a_job_that_is_failed_and_the_next_one_ru
 ) -> None:
     first = ask(database, "retrain", market_id, seed=1)
     second = ask(database, "retrain", market_id, seed=2)
-    spawn = multiprocessing.get_context("spawn")
-    ours, theirs = spawn.Pipe()
-    process = spawn.Process(target=_claim_and_hold, args=(url, theirs))
+    ours, theirs = SPAWN.Pipe()
+    process = SPAWN.Process(target=_claim_and_hold, args=(url, theirs), daemon=True)
     process.start()
     assert ours.poll(60)
     assert ours.recv() == first.id
@@ -359,7 +365,7 @@ def test_a_worker_that_is_killed_leaves_a_job_that_is_failed_and_the_next_one_ru
     assert claim(database, B, after(31)).id == second.id
 
 
-def _claim_and_hold(url: str, pipe) -> None:  # type: ignore[no-untyped-def]
+def _claim_and_hold(url: str, pipe: Connection) -> None:
     engine = store.database.connect(url)
     job = store.jobs.claim(engine, A, NOW, LEASE)
     assert job is not None

@@ -1,8 +1,8 @@
 """Laws of the schema: what the migrations make is what store.tables says, on both databases."""
 
 import contextlib
-import multiprocessing
 from collections.abc import Iterator
+from multiprocessing.synchronize import Barrier
 
 import pytest
 import sqlalchemy
@@ -11,6 +11,7 @@ from alembic import command
 import store.database
 from store.database import Engine
 from store.tables import metadata
+from tests.store.processes import at_once
 
 
 @pytest.fixture
@@ -74,21 +75,14 @@ def test_going_down_leaves_nothing_and_up_again_works(database: Engine) -> None:
     assert store.database.at_head(database)
 
 
-def test_two_processes_that_upgrade_at_once_both_succeed(url: str) -> None:
-    spawn = multiprocessing.get_context("spawn")
-    barrier = spawn.Barrier(3)
-    upgraders = [spawn.Process(target=_upgrade, args=(url, barrier)) for _ in range(3)]
-    for process in upgraders:
-        process.start()
-    for process in upgraders:
-        process.join(60)
-    assert [process.exitcode for process in upgraders] == [0, 0, 0]
+def test_processes_that_upgrade_at_once_all_succeed(url: str) -> None:
+    at_once(_upgrade, (url,), (url,), (url,))
     engine = store.database.connect(url)
     assert store.database.at_head(engine)
     engine.dispose()
 
 
-def _upgrade(url: str, barrier) -> None:  # type: ignore[no-untyped-def]
+def _upgrade(barrier: Barrier, url: str) -> None:
     engine = store.database.connect(url)
     barrier.wait()
     store.database.upgrade(engine)
