@@ -104,9 +104,12 @@ def _find(role: str, names: Sequence[str], symbol: str) -> int | None:
 
 def _base(currencies: Mapping[str, int], symbol: str) -> int | None:
     """Of volumes in several currencies that of the base: with which the symbol begins, else the one that is not money."""
-    begins = [at for currency, at in currencies.items() if symbol.startswith(currency)]
-    goods = [at for currency, at in currencies.items() if currency not in _MONEY]
-    return next(iter([*begins, *goods, *currencies.values()]), None)
+    begins = sorted(
+        (currency for currency in currencies if symbol.startswith(currency)), key=len, reverse=True
+    )
+    goods = [currency for currency in currencies if currency not in _MONEY]
+    base = next(iter([*begins, *goods, *currencies]), None)
+    return None if base is None else currencies[base]
 
 
 def _given(names: Sequence[str], columns: Mapping[str, str]) -> dict[str, int]:

@@ -98,8 +98,10 @@ def _load(path: Path, timeframe: Timeframe, tz: str, stamp: Stamp, columns: Mapp
     usable = pl.col("ts").is_not_null() & pl.all_horizontal(pl.col(*PRICES, "volume").is_finite())
     if not rows.select(usable.any()).item():
         raise BadBars(f"{_place(table, cells, 0)}: {_why(table, chosen, cells, rows)}")
-    symbols = cells["symbol"].drop_nulls().cast(pl.String).unique(maintain_order=True) if "symbol" in chosen else ()
-    return Found(rows.cast(dict(BAR_SCHEMA)), tuple(symbols))
+    symbols = (
+        cells["symbol"].drop_nulls().cast(pl.String).unique(maintain_order=True) if "symbol" in chosen else ()
+    )
+    return Found(rows.cast(BAR_SCHEMA), tuple(symbols))
 
 
 def _first(table: Table, column: int | None) -> str:
@@ -120,20 +122,29 @@ def _numbered(table: Table, chosen: Mapping[str, int]) -> pl.DataFrame:
     figures = [role for role in (*PRICES, "volume") if role in chosen]
     sound = ~pl.col("more")
     numbers = {role: pl.when(sound).then(_number(texts[role], schema[str(chosen[role])])) for role in figures}
-    odd = sound & pl.any_horizontal(numbers[role].is_null() & texts[role].is_not_null() for role in figures)
+    words = [role for role in figures if schema[str(chosen[role])] == pl.String()]
+    unread = [numbers[role].is_null() & texts[role].is_not_null() for role in words]
+    odd = sound & pl.any_horizontal(unread) if words else pl.lit(False)
     cells = table.cells.select("place", "more", **texts | numbers, odd=odd)
     if table.unit == "line":  # an empty line is no row
-        cells = cells.filter(pl.any_horizontal("more", "odd", pl.exclude("place", "more", "odd").is_not_null()))
+        cells = cells.filter(
+            pl.any_horizontal("more", "odd", pl.exclude("place", "more", "odd").is_not_null())
+        )
     made = cells.collect(engine="streaming")
-    strange = pl.DataFrame(schema=dict.fromkeys(figures, pl.String))
+    strange = pl.DataFrame(schema=dict.fromkeys(words, pl.String))
     if made["odd"].any():
-        strange = table.cells.filter(odd).select(texts[role].cast(pl.String).alias(role) for role in figures).collect()
+        strange = table.cells.filter(odd).select(texts[role].alias(role) for role in words).collect()
         strange = strange.select(pl.all().str.strip_chars(" $").replace("", None))
         rows = made["odd"].arg_true()
         made = made.with_columns(made[role].scatter(rows, read) for role, read in _read_anew(strange).items())
-    if "volume" not in chosen or made["volume"].count() + strange["volume"].count() == 0:
+    if "volume" not in chosen or (made["volume"].count() == 0 and _silent(strange, "volume")):
         made = made.with_columns(volume=0.0)
     return made
+
+
+def _silent(texts: pl.DataFrame, role: str) -> bool:
+    """Whether nothing at all is said there."""
+    return role not in texts.columns or texts[role].count() == 0
 
 
 def _number(cell: pl.Expr, dtype: pl.DataType) -> pl.Expr:

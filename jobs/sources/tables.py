@@ -257,7 +257,7 @@ def _json_lines(text: str) -> tuple[list[int], list[Any]]:
 
 
 def _of_rows(rows: list[Any], places: Sequence[int] | None) -> Table:
-    kind = type(rows[0]) if rows else list
+    kind: type = type(rows[0]) if rows else list
     odd = next((at for at, row in enumerate(rows) if type(row) is not kind), None)
     if kind not in (list, dict) or odd is not None:
         raise BadBars(f"row {(odd or 0) + 1}: neither an array of values nor an object like the others")
