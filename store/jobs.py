@@ -92,7 +92,7 @@ def ask(
         .where(
             jobs.c.state == "queued",
             jobs.c.kind == kind,
-            jobs.c.market_id.is_not_distinct_from(market_id),
+            jobs.c.market_id == market_id,
             jobs.c.params == dict(params),
         )
         .order_by(jobs.c.id)
@@ -179,7 +179,7 @@ def start(
             _select().where(
                 jobs.c.state == "running",
                 jobs.c.kind == kind,
-                jobs.c.market_id.is_not_distinct_from(market_id),
+                jobs.c.market_id == market_id,
             )
         ).one_or_none()
         if running is not None:
@@ -285,6 +285,6 @@ def page(
 
 def last(conn: Connection, market_id: int | None, kind: str) -> Job | None:
     """The newest job of that market's kind, in whatever state."""
-    of_kind = _select().where(jobs.c.kind == kind, jobs.c.market_id.is_not_distinct_from(market_id))
+    of_kind = _select().where(jobs.c.kind == kind, jobs.c.market_id == market_id)
     row = conn.execute(of_kind.order_by(jobs.c.id.desc()).limit(1)).one_or_none()
     return None if row is None else _job(row)

@@ -296,7 +296,7 @@ def test_processes_at_once_claim_every_job_once_and_never_run_a_markets_kind_twi
 ) -> None:
     asked = [
         ask(database, kind, target, n=n).id
-        for n in range(20)
+        for n in range(10)
         for kind, target in (("retrain", market_id), ("retrain", other_market_id), ("score", None))
     ]
     owners = ("w1", "w2", "w3")
@@ -336,12 +336,12 @@ def test_processes_that_ask_for_the_same_at_once_ask_once(database: Engine, mark
     at_once(_ask_many, *[(url, market_id)] * 3)
     with store.database.read(database) as conn:
         numbers = [job.params["n"] for job in store.jobs.page(conn, limit=100)]
-    assert sorted(numbers) == list(range(20))
+    assert sorted(numbers) == list(range(10))
 
 
 def _ask_many(barrier: Barrier, url: str, market_id: int) -> None:
     engine = store.database.connect(url)
-    for number in range(20):
+    for number in range(10):
         barrier.wait()
         ask(engine, "retrain", market_id, n=number)
 
@@ -524,6 +524,6 @@ def test_jobs_behave_like_a_list_of_jobs(database: Engine, market_id: int, other
     run_state_machine_as_test(
         OnThisDatabase,
         settings=settings(
-            max_examples=25, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+            max_examples=15, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
         ),
     )

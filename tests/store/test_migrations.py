@@ -75,6 +75,16 @@ def test_going_down_leaves_nothing_and_up_again_works(database: Engine) -> None:
     assert store.database.at_head(database)
 
 
+def test_alembic_by_itself_works_on_the_database_of_the_settings(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BARPROP_DATABASE__URL", url)
+    command.upgrade(store.database.alembic_config(), "head")
+    engine = store.database.connect(url)
+    assert store.database.at_head(engine)
+    engine.dispose()
+
+
 def test_processes_that_upgrade_at_once_all_succeed(url: str) -> None:
     at_once(_upgrade, (url,), (url,), (url,))
     engine = store.database.connect(url)
