@@ -1,0 +1,225 @@
+"""What a bar is, when it is known, and which rows are refused."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from model import bars
+from model.bars import BAR_SCHEMA, Market, Rejection, check, timeframe
+from model.errors import BadBars, BadInput
+from tests.model import synthetic
+
+HOUR = timeframe("1h")
+START = datetime(2024, 1, 1, tzinfo=UTC)
+LATER = datetime(2025, 1, 1, tzinfo=UTC)
+SOUND = {"ts": START, "open": 10.0, "high": 12.0, "low": 9.0, "close": 11.0, "volume": 5.0}
+
+
+def frame(*rows: dict[str, Any]) -> pl.DataFrame:
+    return pl.DataFrame([{**SOUND, **row} for row in rows], schema=BAR_SCHEMA)
+
+
+# ---------------------------------------------------------------- timeframes and markets
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "length"),
+    [
+        ("1s", "1s", timedelta(seconds=1)),
+        ("60s", "1m", timedelta(minutes=1)),
+        ("90s", "90s", timedelta(seconds=90)),
+        ("60m", "1h", timedelta(hours=1)),
+        ("240m", "4h", timedelta(hours=4)),
+        ("24h", "1d", timedelta(days=1)),
+        ("7d", "1w", timedelta(weeks=1)),
+        ("1M", "1M", timedelta(days=30)),
+    ],
+)
+def test_equal_durations_are_one_timeframe(text: str, name: str, length: timedelta) -> None:
+    assert (timeframe(text).name, timeframe(text).length) == (name, length)
+    assert timeframe(timeframe(text).name) == timeframe(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "h", "0h", "01h", "1", "1H", "1x", "-1h", "1 h", "2M", "31d", "5w", "1h\n", "99999s"]
+)
+def test_an_unknown_timeframe_is_refused(text: str) -> None:
+    with pytest.raises(BadInput, match="unknown timeframe"):
+        timeframe(text)
+
+
+def test_a_market_is_spelled_in_one_way() -> None:
+    assert bars.market("ETHUSDT", "60m") == Market("ETHUSDT", "1h") == bars.market("ETHUSDT", "1h")
+    assert str(bars.market("ETHUSDT", "60m")) == "ETHUSDT 1h"
+
+
+@pytest.mark.parametrize(("symbol", "suggestion"), [("BTC/USDT", "BTCUSDT"), (".x", "x"), ("a b", "ab")])
+def test_a_refused_symbol_gets_a_suggestion(symbol: str, suggestion: str) -> None:
+    with pytest.raises(BadInput, match=f"try '{suggestion}'"):
+        bars.market(symbol, "1h")
+    assert bars.market(suggestion, "1h").symbol == suggestion
+
+
+@pytest.mark.parametrize("symbol", ["", "///", "x" * 33])
+def test_a_symbol_that_cannot_be_kept_is_refused(symbol: str) -> None:
+    with pytest.raises(BadInput, match="is not usable"):
+        bars.market(symbol, "1h")
+
+
+def test_a_bar_closes_one_timeframe_after_it_opened_and_a_month_by_the_calendar() -> None:
+    assert timeframe("4h").close_of(START) == START + timedelta(hours=4)
+    month = timeframe("1M")
+    closes = [month.close_of(datetime(2024, number, 1, tzinfo=UTC)) for number in range(1, 13)]
+    assert closes == [*(datetime(2024, number, 1, tzinfo=UTC) for number in range(2, 13)), LATER]
+
+
+@pytest.mark.parametrize("text", ["1m", "1h", "1d", "1w", "1M"])
+def test_closes_of_a_column_are_those_of_its_bars(text: str) -> None:
+    opens = pl.Series("ts", [START, datetime(2024, 2, 1, tzinfo=UTC)], dtype=bars.TS)
+    column = opens.to_frame().select(timeframe(text).closes(pl.col("ts"))).to_series()
+    assert column.to_list() == [timeframe(text).close_of(ts) for ts in opens]
+
+
+# ---------------------------------------------------------------- rows that are refused
+
+NAN, INFINITE = float("nan"), float("inf")
+BROKEN: dict[str, list[dict[str, Any]]] = {
+    "no_time": [{"ts": None}, {"ts": None, "close": NAN}],
+    "not_finite": [
+        *({name: None} for name in ("open", "high", "low", "close", "volume")),
+        *({name: NAN} for name in ("open", "high", "low", "close", "volume")),
+        {"high": INFINITE},
+        {"low": -INFINITE},
+    ],
+    "not_positive": [{"open": 0.0, "low": 0.0}, {"low": -1.0}, {"volume": -1.0}],
+    "high_low_contradiction": [{"high": 10.9}, {"low": 10.1}, {"high": 8.0}, {"open": 12.1}, {"close": 8.9}],
+    "future": [{"ts": LATER + timedelta(days=1)}],
+    "unclosed": [{"ts": LATER - timedelta(minutes=30)}, {"ts": LATER}],
+}
+
+
+@pytest.mark.parametrize(
+    ("reason", "row"), [(reason, row) for reason, rows in BROKEN.items() for row in rows]
+)
+def test_a_row_that_breaks_a_rule_is_counted_under_it_and_costs_itself_alone(
+    reason: str, row: dict[str, Any]
+) -> None:
+    other = {"ts": START + timedelta(hours=1)}
+    kept, rejected = check(frame(row, other), HOUR, LATER)
+    assert kept.equals(frame(other))
+    assert rejected == (Rejection(reason, 1, row.get("ts", START)),)
+
+
+def test_a_bar_that_closes_now_is_known_now() -> None:
+    kept, _ = check(frame({}), HOUR, START + timedelta(hours=1))
+    assert len(kept) == 1
+    kept, rejected = check(frame({}), HOUR, START + timedelta(hours=1) - timedelta(microseconds=1))
+    assert len(kept) == 0
+    assert rejected == (Rejection("unclosed", 1, START),)
+
+
+def test_a_flat_bar_and_one_without_volume_are_sound() -> None:
+    flat = {"open": 10.0, "high": 10.0, "low": 10.0, "close": 10.0, "volume": 0.0}
+    kept, rejected = check(frame(flat), HOUR, LATER)
+    assert kept.equals(frame(flat))
+    assert rejected == ()
+
+
+def test_rounding_in_the_last_place_is_no_contradiction() -> None:
+    kept, rejected = check(frame({"high": 11.0 * (1 - 1e-12), "low": 9.0}), HOUR, LATER)
+    assert (len(kept), rejected) == (1, ())
+
+
+def test_rejections_name_the_earliest_row_of_each_reason() -> None:
+    rows = [{"ts": START + timedelta(hours=h), "close": NAN if h % 2 else -1.0} for h in (5, 4, 3, 2)]
+    _, rejected = check(frame(*rows, {}), HOUR, LATER)
+    assert rejected == (
+        Rejection("not_finite", 2, START + timedelta(hours=3)),
+        Rejection("not_positive", 2, START + timedelta(hours=2)),
+    )
+
+
+def test_a_bar_given_twice_is_one_and_contradicting_ones_are_none() -> None:
+    other, third = ({"ts": START + timedelta(hours=h)} for h in (1, 2))
+    kept, rejected = check(frame(third, {}, other, {"close": 10.5}, other, third), HOUR, LATER)
+    assert kept.equals(frame(other, third))
+    assert rejected == (Rejection("conflicting_duplicate", 2, START),)
+
+
+def test_a_sound_row_is_not_contradicted_by_a_broken_one() -> None:
+    kept, rejected = check(frame({}, {"close": NAN}), HOUR, LATER)
+    assert kept.equals(frame({}))
+    assert rejected == (Rejection("not_finite", 1, START),)
+
+
+row = st.fixed_dictionaries(
+    {
+        "ts": st.none() | st.integers(0, 6).map(lambda h: START + timedelta(hours=h)),
+        "close": st.sampled_from([11.0, 10.5, 13.0, 0.0, NAN, None]),
+    }
+)
+
+
+@given(rows=st.lists(row, max_size=7), data=st.data())
+def test_every_row_is_kept_or_counted_once_in_whatever_order(
+    rows: list[dict[str, Any]], data: st.DataObject
+) -> None:
+    kept, rejected = check(frame(*rows), HOUR, LATER)
+    distinct: dict[datetime, set[float]] = {}  # sound closes by open time, counted by hand
+    for entry in rows:
+        if entry["ts"] is not None and entry["close"] in (11.0, 10.5):
+            distinct.setdefault(entry["ts"], set()).add(entry["close"])
+    assert kept["ts"].to_list() == sorted(ts for ts, closes in distinct.items() if len(closes) == 1)
+    broken = sum(entry["ts"] is None or entry["close"] not in (11.0, 10.5) for entry in rows)
+    conflicting = sum(len(closes) for closes in distinct.values() if len(closes) > 1)
+    assert sum(found.rows for found in rejected) == broken + conflicting
+    shuffled = data.draw(st.permutations(rows))
+    again, rejected_again = check(frame(*shuffled), HOUR, LATER)
+    assert again.equals(kept)
+    assert rejected_again == rejected
+
+
+# ---------------------------------------------------------------- the rows as a whole
+
+
+@pytest.mark.parametrize(("step", "fits"), [("1h", True), ("30m", False), ("4h", False), ("1d", False)])
+def test_bars_of_another_timeframe_are_refused_as_a_whole(step: str, fits: bool) -> None:
+    made = synthetic.bars(30, every=timeframe(step).length)
+    if fits:
+        assert check(made, HOUR, LATER)[0].equals(made)
+    else:
+        with pytest.raises(
+            BadBars, match=r"the usual step between these bars is .*, which is not the timeframe 1h"
+        ):
+            check(made, HOUR, LATER)
+
+
+def test_a_few_bars_do_not_tell_their_timeframe() -> None:
+    made = synthetic.bars(bars.STEPS_TO_JUDGE_TIMEFRAME, every=timedelta(hours=4))
+    assert check(made, HOUR, LATER)[0].equals(made)
+
+
+def test_months_of_28_to_31_days_are_months() -> None:
+    opens = [datetime(year, month, 1, tzinfo=UTC) for year in (2022, 2023) for month in range(1, 13)]
+    assert len(check(frame(*({"ts": ts} for ts in opens)), timeframe("1M"), LATER)[0]) == 24
+
+
+def test_gaps_are_steps_longer_than_one_and_a_half_bars() -> None:
+    hours = (0, 1, 2, 4, 5, 30)
+    made = frame(*({"ts": START + timedelta(hours=h)} for h in hours))
+    assert bars.gaps(made, HOUR) == 2
+    assert bars.gaps(made.head(1), HOUR) == bars.gaps(made.clear(), HOUR) == 0
+
+
+# ---------------------------------------------------------------- moments
+
+
+def test_moments_are_written_in_utc_and_read_back() -> None:
+    tokyo = datetime(2024, 7, 1, 9, tzinfo=ZoneInfo("Asia/Tokyo"))
+    assert bars.iso(tokyo) == bars.iso(tokyo.astimezone(UTC).replace(tzinfo=None)) == "2024-07-01T00:00:00Z"
+    assert bars.utc(datetime.fromisoformat(bars.iso(tokyo))) == tokyo
