@@ -127,13 +127,18 @@ def score(engine: Engine, settings: Settings, schedule: Schedule, now: datetime)
 
 
 def ingest(engine: Engine, settings: Settings, schedule: Schedule, now: datetime) -> list[Job]:
-    """Asks for an ingest where the inbox holds a file."""
-    if settings.jobs.inbox is None or not jobs.ingest.waiting(settings.jobs.inbox):
+    """Asks for an ingest where the inbox holds a file that was not taken yet. Raises BadInput without a folder."""
+    inbox = settings.jobs.inbox
+    if inbox is None:
+        return []
+    if not inbox.is_dir():
+        raise BadInput(f"the inbox {inbox} is no folder")
+    if not jobs.ingest.waiting(engine, inbox, now):
         return []
     with store.database.write(engine) as conn:
-        if _held_back(conn, None, "ingest", now):
+        if _held_back(conn, None, schedule.kind, now):
             return []
-        return [store.jobs.ask(conn, "ingest", None, {}, now, SCHEDULED)]
+        return [store.jobs.ask(conn, schedule.kind, None, {}, now, SCHEDULED)]
 
 
 def retrain(engine: Engine, settings: Settings, schedule: Schedule, now: datetime) -> list[Job]:

@@ -61,20 +61,18 @@ class Worker:
         self._scheduler = scheduler
         self._lease = timedelta(seconds=settings.jobs.lease_seconds)
         self._children: list[Child] = []
-        self._refused: list[str] = []
+        self._refused: list[str] = []  # schedules that could not be followed, as was said
+        self._faulty: dict[str, str | None] = {}  # what each schedule's last firing died of
+        self._look_at = machine_now()
         self._faults = 0  # in a row
         self._away = False  # the database, as far as was said
 
     def work(self, stop: threading.Event) -> None:
-        """The loop."""
-        look_at = machine_now()
+        """The loop, turn by turn; a pause that grows follows each turn that went wrong."""
         pause = 0.0
         while not stop.wait(pause):
-            now = machine_now()
-            if self._tries(self._settle) and self._tries(self._claim):
+            if self._tries(self._turn):
                 pause = self._settings.jobs.poll_seconds
-                if now >= look_at and self._tries(self._look):
-                    look_at = now + timedelta(seconds=LOOK_SECONDS)
             else:
                 pause = min(2.0 ** min(self._faults - 1, 10), LONGEST_BACK_OFF_SECONDS)
 
@@ -87,14 +85,18 @@ class Worker:
         self._children.clear()
 
     def fire(self, row: Schedule) -> None:
-        """What a schedule's firing does; its faults are said in one line and end nothing."""
+        """What a schedule's firing does; a fault is said in one line, once while it stays, and ends nothing."""
+        fault = None
         try:
             for job in schedule.FIRINGS[row.kind](self._engine, self._settings, row, machine_now()):
                 log.info("asked for %s", _named(job))
         except Unreachable:
             return  # the loop says so
         except Exception as error:
-            log.error("schedule %s: %s", row.kind, one_line(error))
+            fault = one_line(error)
+            if fault != self._faulty.get(row.kind):
+                log.error("schedule %s: %s", row.kind, fault)
+        self._faulty[row.kind] = fault
 
     def _tries(self, step: Callable[[], None]) -> bool:
         """Whether the step went well; else says so, of an unreachable database once."""
@@ -113,6 +115,14 @@ class Worker:
             return True
         self._faults += 1
         return False
+
+    def _turn(self) -> None:
+        self._settle()
+        self._claim()
+        now = machine_now()
+        if now >= self._look_at:
+            self._look()
+            self._look_at = now + timedelta(seconds=LOOK_SECONDS)
 
     def _look(self) -> None:
         """Follows the schedules as they are now, and fails the jobs of dead workers."""

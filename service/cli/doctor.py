@@ -1,10 +1,81 @@
-"""`barprop doctor`: is the mathematics right here, and is this market's training healthy?"""
+"""`barprop doctor`: is the mathematics right here, and is this market's training sound?"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import typer
 
 from service.cli import opening, options, output
-from service.cli.options import AnySymbol, AnyTimeframe, AsJson, WrongUsage
+from service.cli.options import AnySymbol, AnyTimeframe, AsJson
+
+if TYPE_CHECKING:
+    from model.bars import Market
+    from model.dataset import Dataset
+    from model.training import TrainConfig
 
 
 def doctor(symbol: AnySymbol = None, timeframe: AnyTimeframe = None, as_json: AsJson = False) -> None:
-    raise WrongUsage("not yet")
+    """Examine data, forward pass, gradients and updates.
+
+    \b
+    barprop doctor                  (the program itself, on a made-up problem)
+    barprop doctor ETHUSDT 1h       (that market's bars and the training that the settings ask for)
+
+    Each finding names where its fault lies (data, forward, backward, update, setting), with evidence and a remedy.
+    A fault ends with exit code 1.
+    """
+    market = options.any_market(symbol, timeframe)
+
+    from jobs import retrain
+    from model import doctor as examination
+
+    if market is None:
+        config = retrain.config_of(opening.settings(), {})
+        findings = examination.examine(*examination.synthetic(config.seed), config)
+    else:
+        data, config = _newest(market)
+        findings = examination.examine(data.X, data.up, data.target, config)
+    sound = all(finding.passed for finding in findings)
+    if as_json:
+        output.document(
+            {
+                "market": None if market is None else asdict(market),
+                "sound": sound,
+                "findings": [examination.document(finding) for finding in findings],
+            }
+        )
+    else:
+        for finding in findings:
+            output.line(f"{'ok   ' if finding.passed else 'FAULT'} {finding.check}: {finding.evidence}")
+            if finding.advice:
+                output.line(f"      {finding.kind}: {finding.advice}")
+    if not sound:
+        raise typer.Exit(1)
+
+
+def _newest(market: Market) -> tuple[Dataset, TrainConfig]:
+    """The rows that the market's next training would see."""
+    import model.bars
+    import store.bars
+    import store.clock
+    import store.database
+    import store.markets
+    from jobs import retrain
+    from model import dataset, features
+    from model.errors import BadBars
+    from model.features import FeatureSet
+
+    with opening.database() as (settings, engine):
+        config = retrain.config_of(settings, {})
+        kept = model.bars.timeframe(market.timeframe)
+        with store.database.read(engine) as conn:
+            row = store.markets.need(conn, market)
+            last = config.window + config.horizon + features.HISTORY
+            bars = store.bars.read(conn, row.id, kept, closed_by=store.clock.now(engine), last=last)
+    if len(bars) <= features.WARMUP + config.horizon:
+        raise BadBars(f"{len(bars)} bars of {market} are too few to examine: ingest more")
+    feature_set = FeatureSet(config.features)
+    rows = dataset.build(features.rows(bars, kept, feature_set), feature_set, config.horizon)
+    return rows, config

@@ -17,7 +17,8 @@ def ingest(
         str, typer.Option("--tz", help="The zone of times that name none, e.g. Europe/Berlin.")
     ] = "UTC",
     stamp: Annotated[
-        Literal["open", "close"], typer.Option("--stamp", help="Whether a row's time is its bar's open or close.")
+        Literal["open", "close"],
+        typer.Option("--stamp", help="Whether a row's time is its bar's open or close."),
     ] = "open",
     columns: Annotated[
         list[str] | None,
@@ -38,16 +39,12 @@ def ingest(
     names = _names(columns or [])
     market = options.market(symbol, timeframe)
 
-    import model.bars
-    import store.bars
     import store.clock
-    from jobs.sources import files
+    from jobs.ingest import ingest_file
 
     with opening.database() as (_, engine):
-        frame = files.read(
-            file, tz=tz, stamp=stamp, columns=names, timeframe=model.bars.timeframe(market.timeframe)
-        )
-        report = store.bars.add(engine, market, frame, store.clock.now(engine)).document()
+        now = store.clock.now(engine)
+        report = ingest_file(engine, file, market, now, tz=tz, stamp=stamp, columns=names).document()
     if as_json:
         output.document(report)
         return

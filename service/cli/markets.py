@@ -1,5 +1,8 @@
 """`barprop markets`: which markets there are, and which of them rest."""
 
+from dataclasses import asdict
+from typing import Any
+
 import typer
 
 from service.cli import opening, options, output
@@ -23,9 +26,9 @@ def list_markets(as_json: AsJson = False) -> None:
     from service import overview
 
     with opening.database() as (_, engine), store.database.read(engine) as conn:
-        items = [
+        items: list[dict[str, Any]] = [
             {
-                "market": {"symbol": row.market.symbol, "timeframe": row.market.timeframe},
+                "market": asdict(row.market),
                 "paused": row.paused,
                 "created_at": iso(row.created_at),
                 "bars": store.bars.count(conn, row.id),
@@ -40,16 +43,8 @@ def list_markets(as_json: AsJson = False) -> None:
     output.table(
         ["symbol", "timeframe", "bars", "last close", "champion", "paused"],
         [
-            [
-                row["symbol"],
-                row["timeframe"],
-                item["bars"],
-                item["last_close"],
-                item["champion"],
-                item["paused"],
-            ]
+            [*item["market"].values(), item["bars"], item["last_close"], item["champion"], item["paused"]]
             for item in items
-            for row in (item["market"],)
         ],
         empty="no market yet; put bars in with `barprop ingest FILE SYMBOL TIMEFRAME`",
     )
@@ -84,8 +79,6 @@ def _set_paused(symbol: str, timeframe: str, paused: bool, as_json: bool) -> Non
         row = store.markets.need(conn, market)
         store.markets.set_paused(conn, row.id, paused)
     if as_json:
-        output.document(
-            {"market": {"symbol": market.symbol, "timeframe": market.timeframe}, "paused": paused}
-        )
+        output.document({"market": asdict(market), "paused": paused})
     else:
         output.line(f"{market} is {'paused' if paused else 'at work again'}")

@@ -1,9 +1,9 @@
 """A running job: its lease, its progress, its end by whatever way, and the one line that says which."""
 
+import os
 import signal
 import threading
 import time
-from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
@@ -15,6 +15,7 @@ from model.errors import BadBars, BarpropError, TrainingFailed
 from store.database import Engine
 from store.jobs import Job
 from store.settings import Settings
+from tests.waiting import until
 
 # a job is looked after ten times a second here, every few seconds out there
 SETTINGS = Settings(jobs={"heartbeat_seconds": 0.1, "lease_seconds": 5.0})  # type: ignore[arg-type]
@@ -34,14 +35,6 @@ def claim(engine: Engine, kind: str = "ingest", lease: float = 5.0) -> Job:
 def read(engine: Engine, job: Job) -> Job:
     with store.database.read(engine) as conn:
         return store.jobs.get(conn, job.id)
-
-
-def until(holds: Callable[[], bool], seconds: float = 10.0) -> None:
-    """Waits until something holds, and fails if it never does."""
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, "it never came to hold"
-        time.sleep(0.02)
 
 
 def test_the_heartbeat_renews_the_lease_and_keeps_the_progress(engine: Engine, job: Job) -> None:
@@ -142,6 +135,4 @@ def test_a_child_starts_with_its_blas_threads_and_leaves_ours(
         pytest.skip("needs /proc")
     finally:
         executors.end(child)
-    import os
-
     assert os.environ["OPENBLAS_NUM_THREADS"] == "7"

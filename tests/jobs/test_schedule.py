@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from apscheduler.schedulers.background import BackgroundScheduler
@@ -261,3 +262,18 @@ def test_scoring_leaves_no_job_row(engine: Engine) -> None:
     assert schedule.score(engine, SETTINGS, row("score"), NOW) == []
     with store.database.read(engine) as conn:
         assert store.jobs.page(conn) == []
+
+
+def test_an_ingest_is_asked_for_where_the_inbox_holds_something_new(engine: Engine, tmp_path: Path) -> None:
+    inbox = tmp_path / "inbox"
+    settings = Settings(jobs={"inbox": inbox})  # type: ignore[arg-type]
+    soon = datetime.now(UTC) + timedelta(minutes=1)  # files just written are left alone
+    with pytest.raises(BadInput, match="no folder"):
+        schedule.ingest(engine, settings, row("ingest"), soon)
+    inbox.mkdir()
+    assert schedule.ingest(engine, settings, row("ingest"), soon) == []
+    markets.bars(10).write_parquet(inbox / "ETHUSDT_1h.parquet")
+    (job,) = schedule.ingest(engine, settings, row("ingest"), soon)
+    assert (job.kind, job.market) == ("ingest", None)
+    assert schedule.ingest(engine, settings, row("ingest"), soon) == []  # it waits
+    assert schedule.ingest(engine, SETTINGS, row("ingest"), soon) == []  # no inbox is set
