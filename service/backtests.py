@@ -23,6 +23,8 @@ class BacktestAsk(MarketBody):
 class Verdict(BaseModel):
     """Whether there is skill, and why that is said; null: too little evidence either way."""
 
+    model_config = ConfigDict(extra="allow")
+
     skill: bool | None
     text: str
 

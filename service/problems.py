@@ -106,9 +106,7 @@ class Problem(BaseModel):
     title: str = Field(examples=["No such thing"])
     status: int = Field(examples=[404])
     detail: str = Field(examples=["no market NOSUCH 1h: ingest bars for it first"])
-    errors: list[FieldError] | None = Field(
-        None, description="Of `invalid-request` and `bad-bars`: one a field."
-    )
+    errors: list[FieldError] | None = Field(None, description="Of `invalid-request`: one a field.")
 
 
 def answer(

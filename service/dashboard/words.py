@@ -32,7 +32,7 @@ SKILL: dict[bool | None, Sign] = {
         "✓", "has skill", "good", "Out of sample it has been better than the base rate, beyond chance."
     ),
     False: Sign(
-        "✕", "no skill", "bad", "Out of sample it has not been better than always saying the base rate."
+        "✕", "no skill shown", "bad", "Out of sample it has not been better than always saying the base rate."
     ),
     None: Sign(
         "?", "skill not known yet", "calm", "There is too little evidence to tell it from the base rate."
@@ -91,8 +91,9 @@ def percent(share: float, decimals: int = 1) -> str:
 
 
 def change(log_return: float) -> str:
-    """A log return as the change that it is: `+0.12 %`."""
-    text = f"{math.expm1(log_return) * 100:+.2f}".replace("-", MINUS)
+    """A log return as the change that it is: `+0.12 %`, and one digit more where it is small: `−0.003 %`."""
+    share = math.expm1(log_return) * 100
+    text = f"{share:+.{2 if abs(share) >= 0.1 else 3}f}".replace("-", MINUS)
     return f"{text}{NARROW}%"
 
 

@@ -1,0 +1,129 @@
+"""Lives, answers, and with which doubts."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+import store.bars
+import store.clock
+import store.database
+import store.jobs
+import store.markets
+from service.app import create_app
+from service.readiness import DOUBTS
+from store.database import Engine
+from store.settings import Settings
+from tests.service.conftest import BARS, CLOSE, ETH, HERE, Clock, walk
+
+ASK = {"symbol": "ETHUSDT", "timeframe": "1h"}
+
+
+def reasons(client: TestClient) -> list[str]:
+    response = client.get("/readyz")
+    document = response.json()
+    assert response.status_code == 200
+    assert (document["status"] == "ok") is (document["reasons"] == [])
+    assert all(reason["market"] == ASK and reason["detail"] for reason in document["reasons"])
+    return [reason["reason"] for reason in document["reasons"]]
+
+
+def test_livez_asks_nothing(client: TestClient, engine: Engine) -> None:
+    engine.dispose()
+    assert client.get("/livez").json() == {"status": "ok"}
+
+
+def test_an_empty_service_is_ready(client: TestClient) -> None:
+    assert reasons(client) == []
+
+
+def test_a_market_with_fresh_bars_and_a_champion_gives_no_doubt(client: TestClient, champion: int) -> None:
+    assert reasons(client) == []
+
+
+def stale(client: TestClient, engine: Engine, clock: Clock) -> None:
+    clock.now = CLOSE + timedelta(hours=2, seconds=1)
+
+
+def fail_retrain(client: TestClient, engine: Engine, clock: Clock) -> None:
+    with store.database.write(engine) as conn:
+        row = store.markets.need(conn, ETH)
+        job = store.jobs.ask(conn, "retrain", row.id, {}, CLOSE)
+    store.jobs.claim(engine, "me", CLOSE, timedelta(minutes=1))
+    with store.database.write(engine) as conn:
+        store.jobs.fail(conn, job.id, "me", CLOSE, "too few bars")
+
+
+def stall(client: TestClient, engine: Engine, clock: Clock) -> None:
+    client.post("/v1/predict", json=ASK)
+    clock.now = CLOSE + timedelta(hours=1, minutes=5, seconds=1)
+    store.bars.add(engine, ETH, walk(BARS + 1, CLOSE + timedelta(hours=1), seed=8).tail(1), clock.now)
+
+
+CAUSES: dict[str, Callable[[TestClient, Engine, Clock], None]] = {
+    "stale_bars": stale,
+    "retrain_failed": fail_retrain,
+    "learning_stalled": stall,
+}
+
+
+@pytest.mark.parametrize("reason", CAUSES)
+def test_each_doubt_is_named_and_the_service_still_answers(
+    client: TestClient, engine: Engine, champion: int, clock: Clock, reason: str
+) -> None:
+    CAUSES[reason](client, engine, clock)
+    assert reasons(client) == [reason]
+
+
+def test_a_market_without_a_champion_is_a_doubt(client: TestClient, market_id: int) -> None:
+    assert reasons(client) == ["no_champion"]
+
+
+def test_no_doubt_was_forgotten() -> None:
+    assert set(DOUBTS) == {*CAUSES, "no_champion"}
+
+
+def test_the_last_moment_before_a_doubt_is_none(
+    client: TestClient, engine: Engine, champion: int, clock: Clock
+) -> None:
+    clock.now = CLOSE + timedelta(hours=2)
+    assert reasons(client) == []
+
+
+def test_a_paused_market_gives_no_doubt(client: TestClient, engine: Engine, market_id: int) -> None:
+    with store.database.write(engine) as conn:
+        store.markets.set_paused(conn, market_id, True)
+    assert reasons(client) == []
+
+
+def test_a_replay_does_not_wait_for_scores(
+    client: TestClient, engine: Engine, champion: int, clock: Clock
+) -> None:
+    stall(client, engine, clock)
+    store.clock.set(engine, clock.now)
+    assert reasons(client) == []
+
+
+def unready(client: TestClient) -> Any:
+    response = client.get("/readyz")
+    assert response.status_code == 503
+    assert response.json()["status"] == "unready"
+    return response.json()["reasons"][0]["reason"]
+
+
+def test_a_stopping_service_is_not_ready(client: TestClient, app: FastAPI) -> None:
+    app.state.stopping = True
+    assert unready(client) == "stopping"
+
+
+def test_an_old_schema_is_not_ready(settings: Settings, clock: Clock) -> None:
+    empty = store.database.connect("sqlite:///:memory:")
+    assert unready(TestClient(create_app(empty, settings, clock), base_url=HERE)) == "schema"
+
+
+def test_without_a_database_it_is_not_ready(settings: Settings, clock: Clock) -> None:
+    nowhere = store.database.connect("postgresql://nobody@127.0.0.1:9/none")
+    assert unready(TestClient(create_app(nowhere, settings, clock), base_url=HERE)) == "database"
