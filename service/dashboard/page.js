@@ -91,6 +91,7 @@ function ticks(times) {
 
 function layout({ times, said }) {
   const withOutcomes = said.some((one) => one.up !== null);
+  const strip = withOutcomes ? (narrow.matches ? 0.18 : 0.13) : 0;
   const axis = { gridcolor: colour("line"), linecolor: colour("line"), zeroline: false, fixedrange: true };
   return {
     margin: { l: 8, r: 8, t: 8, b: 8 }, height: narrow.matches ? 300 : 370, dragmode: false, hovermode: "closest",
@@ -99,9 +100,9 @@ function layout({ times, said }) {
     hoverlabel: { bgcolor: colour("card"), bordercolor: colour("line"), font: { color: colour("ink") } },
     legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom", itemclick: false, itemdoubleclick: false },
     xaxis: { ...axis, ...ticks(times), automargin: true, showgrid: false, anchor: withOutcomes ? "y2" : "y" },
-    yaxis: { ...axis, automargin: true, side: "right", domain: [withOutcomes ? 0.2 : 0, 1], tickformat: ",~r", nticks: 6 },
+    yaxis: { ...axis, automargin: true, side: "right", domain: [withOutcomes ? strip + 0.07 : 0, 1], tickformat: ",~r", nticks: 6 },
     yaxis2: {
-      ...axis, automargin: true, side: "right", domain: [0, 0.13], range: [-0.8, 1.8], showgrid: false,
+      ...axis, automargin: true, side: "right", domain: [0, strip], range: [-0.8, 1.8], showgrid: false,
       tickvals: [0, 1], ticktext: ["wrong", "right"], visible: withOutcomes,
     },
   };

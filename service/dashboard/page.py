@@ -31,7 +31,7 @@ from model.errors import NotFound
 from model.predictions import Prediction
 from service import overview, readiness
 from service.dashboard import words
-from service.deps import ClockDep, EngineDep, SettingsDep, machine_now
+from service.deps import AnyMarket, ClockDep, EngineDep, SettingsDep, machine_now
 from service.overview import MarketState
 from service.readiness import Moment
 from store.database import Connection
@@ -40,6 +40,7 @@ from store.predictions import Entry
 from store.versions import Version
 
 CLOSES_SHOWN = 300
+CARDS_SHOWN = 10  # the others are links
 JOBS_SHOWN = 12
 REFRESH_SECONDS = 5
 REPLAY_REFRESH_SECONDS = 2
@@ -189,16 +190,19 @@ router = APIRouter(include_in_schema=False)
 
 
 @router.get("/", response_class=HTMLResponse)
-def page(engine: EngineDep, settings: SettingsDep, clock: ClockDep) -> HTMLResponse:
-    """The page."""
+def page(market: AnyMarket, engine: EngineDep, settings: SettingsDep, clock: ClockDep) -> HTMLResponse:
+    """The page, of all markets or of one."""
     now, stale_after = clock(), settings.service.stale_after_timeframes
     with store.database.read(engine) as conn:
         replay = store.figures.replay(conn)
-        states = [overview.market_state(conn, row, stale_after) for row in store.markets.all(conn)]
+        rows = store.markets.all(conn)
+        shown = rows[:CARDS_SHOWN] if market is None else [store.markets.need(conn, market)]
+        states = [overview.market_state(conn, row, stale_after) for row in shown]
         cards = [_card(conn, state, now) for state in states]
         jobs = store.jobs.page(conn, limit=JOBS_SHOWN)
     text = templates.get_template("page.html").render(
         cards=cards,
+        others=[row.market for row in rows if row not in shown],
         jobs=jobs,
         doubts=list(readiness.doubts(states, Moment(now, replay is not None))),
         now=now,

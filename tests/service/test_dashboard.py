@@ -192,6 +192,19 @@ def test_markets_are_told_apart(client: TestClient, engine: Engine, champion: in
         assert name in identifiers
 
 
+def test_of_many_markets_the_others_are_links(client: TestClient, engine: Engine) -> None:
+    for i in range(page.CARDS_SHOWN + 2):
+        store.bars.add(engine, Market(f"M{i:02}", "1h"), walk(2), CLOSE)
+    html = client.get("/").text
+    assert html.count("<article") == page.CARDS_SHOWN
+    others = [unescape(link) for link in re.findall(r'href="(/\?[^"]+)"', html)]
+    assert others == ["/?symbol=M10&timeframe=1h", "/?symbol=M11&timeframe=1h"]
+    one = client.get(others[0]).text
+    assert one.count("<article") == 1
+    assert "M10" in one.split("<article")[1]
+    assert client.get("/?symbol=NOSUCH&timeframe=1h").status_code == 404
+
+
 def test_looking_changes_nothing(client: TestClient, engine: Engine, champion: int) -> None:
     client.get("/")
     assert client.get("/v1/predictions").json()["items"] == []
