@@ -4,7 +4,6 @@
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
-CODE := model store jobs service migrations samples benchmarks tests
 BENCHMARKS := $(filter-out __init__ report timing,$(basename $(notdir $(wildcard benchmarks/*.py))))
 
 USABLE := import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))
@@ -24,8 +23,8 @@ test: $(VENV)/.dev
 check: lint types contracts migrations
 
 lint: $(VENV)/.dev
-	$(BIN)/ruff check $(CODE)
-	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
 
 types: $(VENV)/.dev
 	$(BIN)/mypy
@@ -37,8 +36,8 @@ migrations: $(VENV)/.dev
 	$(BIN)/python -m pytest --quiet tests/store/test_migrations.py
 
 format: $(VENV)/.dev
-	$(BIN)/ruff check --fix $(CODE)
-	$(BIN)/ruff format $(CODE)
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
 
 bench: $(VENV)/.bench
 	@set -e; for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$name $(ARGS); done
