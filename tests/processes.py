@@ -55,10 +55,11 @@ def first_document(process: subprocess.Popen[str]) -> dict[str, Any]:
     )
 
 
-def http(method: str, url: str, body: object = None) -> tuple[int, Any]:
+def http(method: str, url: str, body: object = None, key: str | None = None) -> tuple[int, Any]:
     """Status and document of a request; an error status is an answer too."""
     data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(url, data, {"content-type": "application/json"}, method=method)
+    headers = {"content-type": "application/json"} | ({"authorization": f"Bearer {key}"} if key else {})
+    request = urllib.request.Request(url, data, headers, method=method)
     try:
         with urllib.request.urlopen(request, timeout=30) as answer:
             return answer.status, json.load(answer)

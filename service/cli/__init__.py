@@ -101,6 +101,8 @@ def run(arguments: Sequence[str]) -> int:
     try:
         code = app(list(arguments) or ["--help"], prog_name="barprop", standalone_mode=False)
         sys.stdout.flush()
+        if code == INTERRUPTED:  # what the framework makes of a KeyboardInterrupt
+            raise KeyboardInterrupt
     except typer.TyperException as error:
         where = getattr(getattr(error, "ctx", None), "command_path", "barprop")
         return _refuse(f"{error.format_message()} (see {where} --help)", error.exit_code)

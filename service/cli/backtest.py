@@ -54,11 +54,16 @@ def show(result: dict[str, Any]) -> None:
     output.line(
         f"{market}: {result['rows']} bars judged, {result['first_judged']} to {result['last_judged']}"
     )
-    for what in ("scores", "trading"):
-        columns = result[what]
+    trading = dict(result["trading"])
+    costs = trading.pop("costs", None)
+    for what, columns in (("scores", result["scores"]), ("trading", trading)):
         names = list(dict.fromkeys(name for column in columns.values() for name in column))
         rows = [[name, *(_figure(column.get(name)) for column in columns.values())] for name in names]
         output.table([what, *(name.replace("_", " ") for name in columns)], rows)
+    if costs is not None:
+        output.line(
+            f"after fees of {costs['fee_bps']:g} and slippage of {costs['slippage_bps']:g} bps, each way"
+        )
     output.line(result["verdict"]["text"])
 
 

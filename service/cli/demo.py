@@ -30,8 +30,8 @@ SCHEDULES: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("backtest", "every 60s", {"min_new_bars": 250, **BACKTEST}),
 )
 NO_SKILL = (
-    "These are daily bars, and whether the next day rises is close to a coin toss: there is no skill to learn here, "
-    "and barprop says so rather than show an edge that is none. What is to be seen is the machinery at work."
+    "No skill was found, and none was to be expected: whether an index rises from one day to the next is close to a "
+    "coin toss. Barprop says so rather than show an edge that is none; what there is to see is the machinery at work."
 )
 
 
@@ -131,7 +131,8 @@ def prepare(engine: Engine, settings: Settings) -> Prepared:
         with store.database.write(engine) as conn:
             for kind, trigger, params in SCHEDULES:
                 store.schedules.set(conn, kind, trigger, params, True, machine_now())
-        answer = store.predictions.answer(engine, first, now, {}, settings.service.stale_after_timeframes)
+        stale_after = settings.service.stale_after_timeframes
+        answers = {m: store.predictions.answer(engine, m, now, {}, stale_after) for m in samples}
         bar(1.0)
     document = {
         "market": asdict(first),
@@ -140,9 +141,9 @@ def prepare(engine: Engine, settings: Settings) -> Prepared:
         "train": trained,
         "backtest": backtest,
         "skill": backtest["verdict"]["skill"],
-        "prediction": model.predictions.document(answer.signal),
+        "prediction": model.predictions.document(answers[first].signal),
     }
-    return Prepared(document, to_come)
+    return Prepared(document, {market: to_come[market] for market in live})
 
 
 def _show(content: dict[str, Any]) -> None:

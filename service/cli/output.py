@@ -13,8 +13,8 @@ def document(content: Any) -> None:
 
 
 def line(text: str) -> None:
-    """A line for a person, on stdout."""
-    print(text)
+    """A line for a person, on stdout, at once."""
+    print(text, flush=True)
 
 
 def note(text: str) -> None:

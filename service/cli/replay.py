@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import time
@@ -39,6 +40,7 @@ COLUMNS = ("market", "as of", "up next", "version", "scored", "log loss", "base 
 def run(engine: Engine, database_url: str, port: int, to_come: Mapping[Market, Bars], speed: float) -> None:
     """Starts the service beside this process, lets the bars come at `speed` a second, and serves on until it is
     interrupted."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as good as Ctrl-C
     url = f"http://127.0.0.1:{port}"
     service = parent.start(["serve", "--port", str(port)], {"BARPROP_DATABASE__URL": database_url})
     try:
@@ -194,7 +196,6 @@ class Lines:
         for row in rows:
             named = (f"{name} {cell}" for name, cell in zip(COLUMNS[1:], row[1:], strict=True) if cell)
             output.line(f"{row[0]}: {', '.join(named)}")
-        sys.stdout.flush()
 
 
 class Board:

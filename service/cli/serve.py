@@ -86,7 +86,7 @@ def serve(
                 await super().startup(sockets)
                 if as_json:
                     output.document({"url": address(listening), "pid": os.getpid()})
-                elif sys.stderr.isatty():
+                elif sys.stderr.isatty() and not parent_pipe:
                     output.note(f"barprop answers at {address(listening)} (Ctrl-C stops it)")
 
             async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
