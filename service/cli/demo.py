@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import tempfile
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -75,7 +76,8 @@ def demo(
     with opening.database(database={"url": url}) as (settings, engine):
         if not as_json:
             output.note(f"preparing in {place}")
-        prepared = prepare(engine, settings)
+        with output.progress("preparing the demo") as watch:
+            prepared = prepare(engine, settings, watch)
         content = {"folder": str(place), **prepared.document}
         if as_json:
             output.document(content)
@@ -88,8 +90,8 @@ def demo(
         replay.run(engine, url, port, prepared.to_come, speed)
 
 
-def prepare(engine: Engine, settings: Settings) -> Prepared:
-    """Bars in, clock set, networks trained, one backtest, one prediction."""
+def prepare(engine: Engine, settings: Settings, watch: Callable[[float], None]) -> Prepared:
+    """Bars in, clock set, networks trained, one backtest, and a question to each market. `watch` sees 0 to 1."""
     import polars as pl
 
     import model.bars
@@ -105,35 +107,27 @@ def prepare(engine: Engine, settings: Settings) -> Prepared:
     samples = {model.bars.market(name, sample.TIMEFRAME): sample.bars(name) for name in sample.SYMBOLS}
     first = next(iter(samples))
     now = length.close_of(samples[first]["ts"][int(len(samples[first]) * (1 - HELD_BACK)) - 1])
-    closed = length.closes(pl.col("ts"))
-    known = {market: bars.filter(closed <= now) for market, bars in samples.items()}
-    to_come = {market: bars.filter(closed > now) for market, bars in samples.items()}
-    live = [market for market, bars in to_come.items() if len(bars)]
+    known = length.closes(pl.col("ts")) <= now
+    to_come = {market: later for market, bars in samples.items() if len(later := bars.filter(~known))}
 
-    with output.progress("preparing the demo") as bar:
-        steps = len(samples) + 4 * len(live) + 4  # a training and a backtest take longer than bars do
-        done = 0
+    store.clock.set(engine, now)
+    ingested = [store.bars.add(engine, m, bars.filter(known), now).document() for m, bars in samples.items()]
+    with store.database.write(engine) as conn:
+        for kind, trigger, params in SCHEDULES:
+            store.schedules.set(conn, kind, trigger, params, True, machine_now())
+    work: list[tuple[str, Market, dict[str, Any]]] = [("retrain", market, {}) for market in to_come]
+    work.append(("backtest", first, BACKTEST))
+    results = []
+    for done, (kind, market, params) in enumerate(work):
 
-        def part(share: float, of: int) -> None:
-            bar((done + share * of) / steps)
+        def part(share: float, done: int = done) -> None:
+            watch((done + share) / len(work))
 
-        store.clock.set(engine, now)
-        ingested = []
-        for market, bars in known.items():
-            ingested.append(store.bars.add(engine, market, bars, now).document())
-            done += 1
-            part(0.0, 0)
-        trained = []
-        for market in live:
-            trained.append(running.run(engine, settings, "retrain", market, {}, watch=lambda x: part(x, 4)))
-            done += 4
-        backtest = running.run(engine, settings, "backtest", first, BACKTEST, watch=lambda x: part(x, 4))
-        with store.database.write(engine) as conn:
-            for kind, trigger, params in SCHEDULES:
-                store.schedules.set(conn, kind, trigger, params, True, machine_now())
-        stale_after = settings.service.stale_after_timeframes
-        answers = {m: store.predictions.answer(engine, m, now, {}, stale_after) for m in samples}
-        bar(1.0)
+        results.append(running.run(engine, settings, kind, market, params, watch=part))
+        part(1.0)
+    *trained, backtest = results
+    stale_after = settings.service.stale_after_timeframes
+    answers = {m: store.predictions.answer(engine, m, now, {}, stale_after) for m in samples}
     document = {
         "market": asdict(first),
         "now": model.bars.iso(now),
@@ -143,7 +137,7 @@ def prepare(engine: Engine, settings: Settings) -> Prepared:
         "skill": backtest["verdict"]["skill"],
         "prediction": model.predictions.document(answers[first].signal),
     }
-    return Prepared(document, {market: to_come[market] for market in live})
+    return Prepared(document, to_come)
 
 
 def _show(content: dict[str, Any]) -> None:

@@ -103,3 +103,8 @@ def test_the_loop_and_the_parser_are_the_fast_ones(fresh: Engine) -> None:
         loaded = maps.read_text()
     assert "uvloop" in loaded
     assert "httptools" in loaded
+
+
+def test_it_ends_with_the_one_that_started_it(fresh: Engine) -> None:
+    with started("serve", "--port", "0", "--parent-pipe", env={}) as process:  # whose end is closed already
+        assert process.wait(30) == 0
