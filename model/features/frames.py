@@ -5,7 +5,7 @@ to blocks of BLOCK timeframes, anchored in absolute time, and a block's frame st
 block's first bar. Where the data ends moves no bit, whoever asks, for one row or for a whole history.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
@@ -45,7 +45,10 @@ class FeatureRows:
 
 
 def rows(bars: Bars, timeframe: Timeframe, feature_set: FeatureSet = DEFAULT) -> FeatureRows:
-    """The feature rows of a market's whole history. Raises BadBars where bars overlap."""
+    """The feature rows of a market's whole history. Raises BadBars where bars overlap.
+
+    Of a history that is cut at its front, the rows from its HISTORY-th bar on keep their bits.
+    """
     features = feature_set.features
 
     def of_block(block: tuple[int, int]) -> pl.DataFrame:
@@ -54,7 +57,7 @@ def rows(bars: Bars, timeframe: Timeframe, feature_set: FeatureSet = DEFAULT) ->
 
     blocks = [block for block in pairwise(edges(bars, timeframe)) if block[1] > WARMUP]
     with ThreadPoolExecutor(_THREADS) as pool:
-        return _packed(list(pool.map(of_block, blocks)), feature_set)
+        return _packed(max(0, len(bars) - WARMUP), pool.map(of_block, blocks), feature_set)
 
 
 def last_row(bars: Bars, timeframe: Timeframe, feature_set: FeatureSet = DEFAULT) -> FeatureRows:
@@ -64,9 +67,10 @@ def last_row(bars: Bars, timeframe: Timeframe, feature_set: FeatureSet = DEFAULT
     """
     newest = bars.tail(HISTORY)
     if len(newest) <= WARMUP:
-        return _packed([], feature_set)
+        return _packed(0, [], feature_set)
     first, end = edges(newest, timeframe)[-2:]
-    return _packed([compute(newest, timeframe, feature_set.features, first, end).tail(1)], feature_set)
+    row = compute(newest, timeframe, feature_set.features, first, end).tail(1)
+    return _packed(1, [row], feature_set)
 
 
 def with_base(bars: Bars, timeframe: Timeframe) -> pl.DataFrame:
@@ -105,8 +109,8 @@ def compute(
     )
 
 
-def _packed(parts: list[pl.DataFrame], feature_set: FeatureSet) -> FeatureRows:
-    n = sum(map(len, parts))
+def _packed(n: int, parts: Iterable[pl.DataFrame], feature_set: FeatureSet) -> FeatureRows:
+    """The n rows of `parts`, each taken up and let go as it comes: a million wide rows need no second copy."""
     ts, closed_at = np.empty(n, np.int64), np.empty(n, np.int64)
     X = np.empty((n, len(feature_set.names)), np.float32)
     scale, close = np.empty(n), np.empty(n)

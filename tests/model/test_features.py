@@ -200,6 +200,20 @@ def test_no_market_makes_a_feature_leave_its_bounds(stretches: list[tuple[float,
     assert (found.scale >= table.LEAST_VOLATILITY).all()
 
 
+@pytest.mark.parametrize("seed", [0, 28, 49])
+def test_dust_after_floods_of_volume_leaves_features_in_bounds(seed: int) -> None:
+    # of seeds 0 to 59, 28 and 49 make the running sum forget the dust: mean 0 where the largest volume is not
+    rng = np.random.default_rng(seed)
+    flood = np.where(rng.random(300) < 0.3, rng.lognormal(25, 3, 300), rng.choice([0, 1e-9, 1e-3], 300))
+    dust = rng.choice([0, 1e-9], 400)
+    bars = markets.bars(700, seed).with_columns(volume=np.concatenate([flood, dust]))
+    found = rows(bars, HOUR)
+    assert np.isfinite(found.X).all()
+    assert np.abs(found.X).max() <= table.CLIP
+    relative = frames.with_base(bars, HOUR)["relative_volume"]
+    assert relative.is_between(0, table.VOLUME_WINDOW * (1 + 1e-9)).all()
+
+
 def test_features_are_of_order_one_on_an_ordinary_market() -> None:
     # a market so even that neither floors nor bounds are met
     rng = np.random.default_rng(0)
@@ -281,6 +295,16 @@ def test_appended_bars_change_no_earlier_row(bars: pl.DataFrame, steps: list[int
     whole = rows(bars, HOUR)
     for t in np.minimum(np.cumsum(steps), len(bars)).tolist():
         assert bits(rows(bars[:t], HOUR)) == bits(whole, slice(0, max(0, t - WARMUP)))
+
+
+@settings(max_examples=20, deadline=None)
+@given(some_market, st.integers(0, 1500))
+def test_a_history_cut_at_its_front_keeps_the_bits_from_its_768th_bar_on(
+    bars: pl.DataFrame, front: int
+) -> None:
+    whole, part = rows(bars, HOUR), rows(bars[front:], HOUR)
+    kept = max(0, len(bars) - front - HISTORY + 1)
+    assert bits(part, slice(len(part) - kept, None)) == bits(whole, slice(len(whole) - kept, None))
 
 
 @pytest.mark.parametrize("market", ["plain", "gaps", "weekends", "flat"])

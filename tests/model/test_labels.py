@@ -63,12 +63,9 @@ def test_labels_never_change_as_bars_arrive() -> None:
     whole = labels(rows(bars, HOUR), 7)
     for t in range(WARMUP, len(bars), 11):
         part = labels(rows(bars[:t], HOUR), 7)
-        for early, late in zip(
-            (part.up, part.log_return, part.known_at),
-            (whole.up, whole.log_return, whole.known_at),
-            strict=True,
-        ):
-            assert early.tobytes() == late[: len(part)].tobytes()
+        assert part.up.tobytes() == whole.up[: len(part)].tobytes()
+        assert part.log_return.tobytes() == whole.log_return[: len(part)].tobytes()
+        assert part.known_at.tobytes() == whole.known_at[: len(part)].tobytes()
 
 
 def test_a_label_is_known_only_after_its_row() -> None:
@@ -82,11 +79,11 @@ def test_a_label_is_known_only_after_its_row() -> None:
 def test_rows_with_no_known_outcome_have_no_label(n: int) -> None:
     found = labels(made([100.0] * n), 3)
     assert len(found) == 0
-    assert (found.up.dtype, found.log_return.dtype, found.known_at.dtype) == (
-        np.float32,
-        np.float64,
-        np.int64,
-    )
+    assert [a.dtype.name for a in (found.up, found.log_return, found.known_at)] == [
+        "float32",
+        "float64",
+        "int64",
+    ]
 
 
 def test_labels_are_read_only_values_of_their_own() -> None:

@@ -18,7 +18,7 @@ def values(bars: pl.DataFrame, closed_at_micros: int) -> dict[str, float]:
     calm = max(0.1 * r[-192:].std(ddof=1), 1e-6)
 
     def sd(k: int) -> float:
-        return max(float(r[-k:].std(ddof=1)), calm)
+        return float(max(r[-k:].std(ddof=1), calm))
 
     def clip(value: float, bound: float = 8.0) -> float:
         return min(max(float(value), -bound), bound)
