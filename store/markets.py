@@ -1,10 +1,11 @@
-"""Markets: which there are, and which are paused. One comes into being with its first stored bar."""
+"""Markets that have bars: a row each, made with the first acceptable bar and never before."""
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import Connection, Row, select, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import Connection, Row, Select, select, update
+from sqlalchemy.dialects import postgresql, sqlite
 
 from model.bars import Market
 from model.errors import NotFound
@@ -22,49 +23,50 @@ class MarketRow:
 
 
 def find(conn: Connection, market: Market) -> MarketRow | None:
-    """That market, or None where no bar of it was ever stored."""
-    row = conn.execute(
-        select(markets).where(markets.c.symbol == market.symbol, markets.c.timeframe == market.timeframe)
-    ).one_or_none()
-    return None if row is None else _row(row)
+    """The market's row; None where it never had a bar."""
+    row = conn.execute(_select(market)).one_or_none()
+    return None if row is None else _market_row(row)
 
 
 def need(conn: Connection, market: Market) -> MarketRow:
-    """That market. Raises NotFound, saying what to do."""
+    """The market's row. Raises NotFound, saying what to do."""
     row = find(conn, market)
     if row is None:
-        raise NotFound(f"no market {market}: ingest bars of it first, e.g. barprop ingest FILE {market}")
+        raise NotFound(f"no market {market}: ingest bars for it first, e.g. barprop ingest FILE {market}")
     return row
 
 
 def ensure(conn: Connection, market: Market, now: datetime) -> MarketRow:
-    """That market, made where it is missing, whoever else makes it at the same moment."""
-    row = find(conn, market)
-    if row is not None:
-        return row
-    try:
-        with conn.begin_nested():
-            conn.execute(
-                markets.insert().values(
-                    symbol=market.symbol, timeframe=market.timeframe, paused=False, created_at=now
-                )
-            )
-    except IntegrityError:
-        pass  # another process made it in the same instant
-    return need(conn, market)
+    """The market's row, made where there is none, and held to the end of the transaction.
+
+    Whoever adds bars of the same market meanwhile waits (SQLite has one writer anyway).
+    """
+    held = _select(market).with_for_update()
+    row = conn.execute(held).one_or_none()
+    if row is None:
+        insert = postgresql.insert if conn.dialect.name == "postgresql" else sqlite.insert
+        made = insert(markets).values(
+            symbol=market.symbol, timeframe=market.timeframe, paused=False, created_at=now
+        )
+        conn.execute(made.on_conflict_do_nothing())
+        row = conn.execute(held).one()
+    return _market_row(row)
 
 
 def all(conn: Connection) -> list[MarketRow]:
     """Every market, by symbol and timeframe."""
-    return [
-        _row(row) for row in conn.execute(select(markets).order_by(markets.c.symbol, markets.c.timeframe))
-    ]
+    rows = conn.execute(select(markets).order_by(markets.c.symbol, markets.c.timeframe))
+    return [_market_row(row) for row in rows]
 
 
 def set_paused(conn: Connection, market_id: int, paused: bool) -> None:
-    """Pauses a market, which then gets no answers and no scheduled work, or resumes it."""
+    """Pauses a market, or lets it go on: a paused one gets no scheduled work and no predictions."""
     conn.execute(update(markets).where(markets.c.id == market_id).values(paused=paused))
 
 
-def _row(row: Row[tuple[object, ...]]) -> MarketRow:
+def _select(market: Market) -> Select[Any]:
+    return select(markets).where(markets.c.symbol == market.symbol, markets.c.timeframe == market.timeframe)
+
+
+def _market_row(row: Row[Any]) -> MarketRow:
     return MarketRow(row.id, Market(row.symbol, row.timeframe), row.paused, row.created_at)
