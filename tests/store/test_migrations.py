@@ -1,8 +1,10 @@
 """Laws of the schema: what the migrations make is what store.tables says, on both databases."""
 
 import contextlib
+import re
 from collections.abc import Iterator
 from multiprocessing.synchronize import Barrier
+from pathlib import Path
 
 import pytest
 import sqlalchemy
@@ -47,6 +49,34 @@ def test_every_constraint_and_index_has_its_name_by_the_convention(database: Eng
             if "duplicates_constraint" not in index
         }
         assert made == expected
+
+
+def test_what_alembic_does_not_compare_is_the_same_too(database: Engine, url: str, tmp_path: Path) -> None:
+    """WITHOUT ROWID, AUTOINCREMENT and the conditions of indexes: as if the tables were made without migrations."""
+    migrated = definitions(database)
+    if url.startswith("sqlite"):
+        made = store.database.connect(f"sqlite:///{tmp_path / 'made.db'}")
+    else:
+        made = database
+        with store.database.write(made) as connection:
+            metadata.drop_all(connection)
+    with store.database.write(made) as connection:
+        metadata.create_all(connection)
+    assert definitions(made) == migrated
+
+
+def definitions(engine: Engine) -> dict[str, list[str]]:
+    """How the database itself spells its tables (SQLite) and indexes (both), by name, clauses in any order."""
+    spelled = {
+        "sqlite": "SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL",
+        "postgresql": "SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = 'public'",
+    }
+    with store.database.read(engine) as connection:
+        rows = connection.execute(sqlalchemy.text(spelled[engine.dialect.name])).all()
+    clauses = {
+        name: re.split(r",\s+|[\n\t]+", sql.replace('"', "")) for name, sql in rows if "alembic" not in name
+    }
+    return {name: sorted(filter(None, map(str.strip, found))) for name, found in clauses.items()}
 
 
 def test_upgrading_twice_is_upgrading_once(bare: Engine) -> None:
