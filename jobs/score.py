@@ -3,7 +3,7 @@
 import logging
 from datetime import datetime
 
-import store.predictions
+import store.outcomes
 from store.database import Engine
 
 log = logging.getLogger(__name__)
@@ -11,7 +11,7 @@ log = logging.getLogger(__name__)
 
 def run(engine: Engine, now: datetime) -> int:
     """Scores what matured by `now`, and says how many that were."""
-    scored = store.predictions.score(engine, now)
+    scored = store.outcomes.score(engine, now)
     if scored:
         log.info("scored %d predictions", scored)
     return scored

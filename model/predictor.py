@@ -20,6 +20,7 @@ from model.network.layers import Dense, views
 
 Float32 = NDArray[np.float32]
 
+LEVEL = 0.9  # of the price interval
 LARGEST_LOGIT = 15.0  # 1 - p of 3e-7: nobody's evidence goes further
 LARGEST_RETURN = 10.0  # in units of its expected size: further than any that was learned from
 

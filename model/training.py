@@ -16,11 +16,10 @@ from model.network import gradcheck
 from model.network.losses import joint
 from model.network.network import Architecture, Network, backward, forward, initialise, over
 from model.network.optimisers import OPTIMISERS
+from model.predictor import LEVEL
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
-
-LEVEL = 0.9  # of the price interval
 
 
 @dataclass(frozen=True)

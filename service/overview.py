@@ -11,6 +11,7 @@ import store.database
 import store.figures
 import store.jobs
 import store.markets
+import store.outcomes
 import store.predictions
 import store.versions
 from model.bars import Market
@@ -19,7 +20,7 @@ from store.database import Connection, Engine
 from store.figures import Unscored
 from store.jobs import Job
 from store.markets import MarketRow
-from store.predictions import LiveScore
+from store.outcomes import LiveScore
 from store.versions import TrainingRun
 
 
@@ -58,7 +59,7 @@ def market_state(conn: Connection, row: MarketRow, stale_after_timeframes: float
         else model.bars.stale_from(opens, timeframe, stale_after_timeframes),
         champion=champion,
         champion_since=_since(conn, row.id),
-        live=None if champion is None else store.predictions.live(conn, champion),
+        live=None if champion is None else store.outcomes.live(conn, champion),
         unscored=store.figures.unscored(conn, row.id),
         last_run=store.versions.last_run(conn, row.id),
         last_retrain=store.jobs.last(conn, row.id, "retrain"),

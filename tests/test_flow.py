@@ -14,6 +14,7 @@ import store.clock
 import store.database
 import store.jobs
 import store.markets
+import store.outcomes
 import store.predictions
 import store.versions
 from jobs import executors, schedule
@@ -141,7 +142,7 @@ def test_the_live_score_is_the_ledger_s_mean(lived: Engine) -> None:
     rows = [row for row in ledger(lived) if row["outcome"] is not None]
     for version in {row["version"] for row in rows}:
         with store.database.read(lived) as conn:
-            live = store.predictions.live(conn, version)
+            live = store.outcomes.live(conn, version)
         losses = [row["outcome"]["log_loss"] for row in rows if row["version"] == version]
         assert live.rows == len(losses)
         assert live.log_loss == pytest.approx(float(np.mean(losses)))

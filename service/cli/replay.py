@@ -19,6 +19,7 @@ import store.clock
 import store.database
 import store.jobs
 import store.markets
+import store.outcomes
 import store.predictions
 import store.versions
 from model.bars import Bars, Market, iso
@@ -139,7 +140,7 @@ class Watch:
             for market, market_id in self._ids.items():
                 signal = signals.get(market, {})
                 version = store.versions.champion(conn, market_id)
-                live = None if version is None else store.predictions.live(conn, version)
+                live = None if version is None else store.outcomes.live(conn, version)
                 jobs = [store.jobs.last(conn, market_id, kind) for kind in ("retrain", "backtest")]
                 rows.append(
                     [

@@ -226,6 +226,7 @@ def test_a_transient_is_not_held_against_a_training(verdict: str) -> None:
     healthy = epoch("healthy", "healthy")
     assert health.verdict_of([epoch(verdict, verdict), healthy, healthy, healthy]) == "healthy"
     assert health.verdict_of([healthy, healthy, healthy, epoch("healthy", verdict)]) == verdict
+    assert health.verdict_of([healthy, epoch("healthy", verdict), healthy, healthy]) == verdict
 
 
 def test_no_epoch_has_no_health() -> None:

@@ -15,6 +15,7 @@ import store.clock
 import store.database
 import store.jobs
 import store.markets
+import store.outcomes
 import store.predictions
 from model.artifact import Packed
 from model.bars import Market
@@ -109,9 +110,9 @@ def test_live_scores_stand_beside_the_base_rate(
     client.post("/v1/predict", json=ASK)
     clock.now = CLOSE + timedelta(hours=1, minutes=1)
     store.bars.add(engine, ETH, walk(BARS + 1, CLOSE + timedelta(hours=1), seed=8).tail(1), clock.now)
-    store.predictions.score(engine, clock.now)
+    store.outcomes.score(engine, clock.now)
     with store.database.read(engine) as conn:
-        live = store.predictions.live(conn, champion)
+        live = store.outcomes.live(conn, champion)
     text = text_of(client)
     assert f"{live.log_loss:.4f} base rate {live.base_log_loss:.4f}" in text
     assert "over 1 scored prediction;" in text

@@ -18,6 +18,7 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 
 import store.bars
+import store.outcomes
 import store.predictions
 from store.database import Engine
 from tests.service.conftest import BARS, CLOSE, ETH, Clock, walk
@@ -107,7 +108,7 @@ def test_the_page_draws_refreshes_itself_and_loads_nothing_from_elsewhere(
     where = browser.execute_script("return scrollY")
     clock.now = CLOSE + timedelta(hours=1, minutes=5)
     store.bars.add(engine, ETH, walk(BARS + 1, CLOSE + timedelta(hours=1), seed=8).tail(1), clock.now)
-    store.predictions.score(engine, clock.now)
+    store.outcomes.score(engine, clock.now)
     store.predictions.answer(engine, ETH, clock.now, predictors, 2.0)
     until(lambda: "1 Jul 2024, 01:00 UTC" in browser.find_element(By.CLASS_NAME, "signal").text)
     until(lambda: drawn(browser) == 2)

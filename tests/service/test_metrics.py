@@ -14,6 +14,7 @@ import store.backtests
 import store.bars
 import store.database
 import store.jobs
+import store.outcomes
 import store.predictions
 import store.settings
 import store.versions
@@ -49,7 +50,7 @@ def lived(client: TestClient, engine: Engine, market_id: int, champion: int, clo
     client.post("/v1/predict", json=ASK)
     clock.now = CLOSE + timedelta(hours=1, minutes=10)
     store.bars.add(engine, ETH, walk(BARS + 1, CLOSE + timedelta(hours=1), seed=8).tail(1), clock.now)
-    store.predictions.score(engine, clock.now)
+    store.outcomes.score(engine, clock.now)
     client.post("/v1/predict", json=ASK)
     machine_now = datetime.now(UTC)
     with store.database.write(engine) as conn:

@@ -12,6 +12,7 @@ from fastapi.testclient import TestClient
 import store.bars
 import store.database
 import store.markets
+import store.outcomes
 import store.predictions
 from model.artifact import Packed
 from store.database import Engine
@@ -104,7 +105,7 @@ def test_an_outcome_appears_once_it_is_known(
     later = walk(BARS + 1, CLOSE + timedelta(hours=1), seed=8).tail(1)
     clock.now = CLOSE + timedelta(hours=1, minutes=1)
     store.bars.add(engine, ETH, later, clock.now)
-    assert store.predictions.score(engine, clock.now) == 1
+    assert store.outcomes.score(engine, clock.now) == 1
     (entry,) = ledger(client)["items"]
     went_up = later["close"][0] > walk()["close"][-1]
     assert sorted(entry["outcome"]) == ["log_loss", "return", "scored_at", "up"]

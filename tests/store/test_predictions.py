@@ -9,6 +9,7 @@ import pytest
 import store.bars
 import store.database
 import store.markets
+import store.outcomes
 import store.predictions
 import store.versions
 from model import artifact, bars, dataset, features, training
@@ -143,8 +144,8 @@ def test_outcomes_are_those_of_the_bars_that_came(database: Engine, horizon: int
         at = HOUR.close_of(BARS["ts"][i])
         store.bars.add(database, MARKET, BARS[i : i + 1], at)
         served.append(ask(database, at).signal)
-    assert store.predictions.score(database, at) == len(served) - horizon
-    assert store.predictions.score(database, at) == 0, "each is scored once"
+    assert store.outcomes.score(database, at) == len(served) - horizon
+    assert store.outcomes.score(database, at) == 0, "each is scored once"
     with store.database.read(database) as conn:
         entries = store.predictions.recent(conn, market_id, 100)
     closes = BARS["close"].to_list()

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from model.errors import BadInput
 from model.network import gradcheck
 from model.network.activations import ACTIVATIONS, Array
 from model.network.gradcheck import LIMIT, GradientCheck
+from model.network.losses import joint
 from model.network.network import Architecture, Network, Tape, backward, initialise, over
 from tests.model.network.test_network import Case, cases
 
@@ -147,6 +149,18 @@ def test_weights_that_are_not_finite_fail_without_a_warning() -> None:
         found = checked(c)
         assert not found.passed
     assert found.worst == float("inf")
+
+
+def test_a_loss_that_is_not_finite_beside_the_parameters_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    losses = iter([0.7])  # and then no number any more
+
+    def breaking(*args: Any) -> tuple[float, Array]:
+        _, d_out = joint(*args)
+        return next(losses, float("nan")), d_out
+
+    monkeypatch.setattr(gradcheck, "joint", breaking)
+    found = checked(drawn(Architecture(3, (2,))))
+    assert (found.worst, found.passed) == (float("inf"), False)
 
 
 def test_the_check_changes_nothing_and_repeats_itself() -> None:
