@@ -9,7 +9,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,6 +22,7 @@ from service.cli.options import AsJson
 from service.cli.worker import ParentPipe
 
 if TYPE_CHECKING:
+    from store.database import Engine
     from store.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -64,7 +65,6 @@ def serve(
     given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
     flags: dict[str, dict[str, Any]] = {"service": given} if given else {}
 
-    import store.clock
     import store.database
     import store.keys
     from service import security
@@ -73,52 +73,71 @@ def serve(
         with store.database.read(engine) as conn:
             security.may_bind(settings.service.host, store.keys.any_usable(conn, datetime.now(UTC)))
         listening = bind(settings.service.host, settings.service.port)
-        stopping = threading.Event()
 
-        import uvicorn
+        def ready() -> None:
+            if as_json:
+                output.document({"url": address(listening), "pid": os.getpid()})
+            elif sys.stderr.isatty() and not parent_pipe:
+                output.note(f"barprop answers at {address(listening)} (Ctrl-C stops it)")
 
-        from service.app import create_app
+        _answer(engine, settings, listening, ready, with_worker, parent_pipe)
 
-        class Server(uvicorn.Server):
-            """Says where it listens once it does, and stops the worker as soon as it stops itself."""
 
-            async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-                await super().startup(sockets)
-                if as_json:
-                    output.document({"url": address(listening), "pid": os.getpid()})
-                elif sys.stderr.isatty() and not parent_pipe:
-                    output.note(f"barprop answers at {address(listening)} (Ctrl-C stops it)")
+def _answer(
+    engine: Engine,
+    settings: Settings,
+    listening: socket.socket,
+    ready: Callable[[], None],
+    with_worker: bool,
+    parent_pipe: bool,
+) -> None:
+    """Runs the service until it is told to stop; `ready` is called once it answers."""
+    import uvicorn
 
-            async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-                app.state.stopping = True
-                stopping.set()
-                await super().shutdown(sockets)
+    import store.clock
+    from service.app import create_app
 
-        app = create_app(engine, settings, lambda: store.clock.now(engine))
-        server = Server(
-            uvicorn.Config(
-                app,
-                loop="uvloop" if sys.platform != "win32" else "asyncio",
-                http="httptools",
-                access_log=False,
-                log_config=None,  # ours goes to stderr already, a line a record
-                timeout_graceful_shutdown=GRACEFUL_SECONDS,
-            )
+    app = create_app(engine, settings, lambda: store.clock.now(engine))
+    asked, stopping = threading.Event(), threading.Event()
+
+    class Server(uvicorn.Server):
+        """Says when it is ready, and stops the worker as soon as it stops itself."""
+
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            if self.started:
+                ready()
+
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            app.state.stopping = True
+            stopping.set()
+            await super().shutdown(sockets)
+
+    server = Server(
+        uvicorn.Config(
+            app,
+            loop="uvloop" if sys.platform != "win32" else "asyncio",
+            http="httptools",
+            access_log=False,
+            log_config=None,  # ours goes to stderr already, a line a record
+            timeout_graceful_shutdown=GRACEFUL_SECONDS,
         )
+    )
 
-        def stop(*_: object) -> None:
-            server.should_exit = True
+    def stop(*_: object) -> None:
+        asked.set()
+        server.should_exit = True
 
-        # Ours from before until after uvicorn's own: it raises the signal again once it has shut down, and the
-        # default handler would then end this process with 143.
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, stop)
-        if parent_pipe:
-            parent.watch(stop)
-        with beside(settings, stopping) if with_worker else nullcontext():
-            server.run(sockets=[listening])
-        if not server.started:
-            raise typer.Exit(1)  # its start failed, and the log says why
+    # Ours from before until after uvicorn's own: it raises the signal again once it has shut down, and the
+    # default handler would then end this process with 143.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    if parent_pipe:
+        parent.watch(stop)
+    with beside(settings, stopping) if with_worker else nullcontext():
+        server.run(sockets=[listening])
+    if not (server.started or asked.is_set()):
+        raise typer.Exit(1)  # its start failed, and the log says why
 
 
 def bind(host: str, port: int) -> socket.socket:
