@@ -22,7 +22,8 @@ _EPOCH = date(1970, 1, 1).toordinal()
 # number by number, because real files change the unit halfway.
 EPOCH_UNITS = ((1e11, SECOND), (1e14, 1_000), (1e17, 1))
 
-# Digits that are a date, and perhaps a clock, when a whole column lies between the bounds.
+# Digits that are a date, and perhaps a clock, when a whole column lies between the bounds and most of it makes sense
+# so. As epoch numbers they would lie in 1970 and 1976.
 COMPACT = (
     (19000101, 21001231, "%Y%m%d"),
     (190001010000, 210012312359, "%Y%m%d%H%M"),
@@ -104,7 +105,9 @@ def _from_numbers(numbers: pl.Series, zone: str) -> pl.Series:
     for first, last, written in COMPACT:
         if low is not None and first <= low and high <= last:  # type: ignore[operator]
             texts = numbers.cast(pl.Int64).cast(pl.String)
-            return _placed(texts.str.to_datetime(written, time_unit="us", strict=False), zone)
+            parsed = texts.str.to_datetime(written, time_unit="us", strict=False)
+            if parsed.count() * 2 > numbers.count():
+                return _placed(parsed, zone)
     value = pl.col("value")
     unit = pl.coalesce(
         *(pl.when(value.abs() < bound).then(value * size) for bound, size in EPOCH_UNITS),

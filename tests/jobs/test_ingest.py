@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 
 import jobs.ingest
+import samples
 import store.bars
 import store.jobs
 import store.markets
@@ -106,6 +107,17 @@ def test_a_real_file_in_its_own_form_is_its_market_and_no_other(engine: Engine) 
     with pytest.raises(BadBars, match="its own symbol column says BTC/USDT, not ETHUSDT"):
         jobs.ingest.ingest_file(engine, path, ETH, NOW)
     assert jobs.ingest.ingest_file(engine, path, Market("BTCUSDT", "1h"), NOW).added == 16319
+
+
+SAMPLES = {"SP500_1d": 5031, "NASDAQ_1d": 5031, "IBM_1d": 3270, "EURUSD_1h": 6225}
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_a_sample_that_ships_goes_in_whole(engine: Engine, name: str) -> None:
+    path = Path(samples.__file__).with_name(f"{name}.parquet")
+    report = jobs.ingest.ingest_file(engine, path, Market(*name.split("_")), NOW)
+    assert (report.added, report.rejected) == (SAMPLES[name], ())
+    assert f"{report.added:,}" in path.with_name("README.md").read_text()
 
 
 # ---------------------------------------------------------------- the inbox
