@@ -27,7 +27,7 @@ BARS = 10_700  # a whole window, so that a training takes seconds
 # A job of a dead worker is failed after seconds here, after half a minute out there.
 QUICK = {
     "BARPROP_JOBS__LEASE_SECONDS": "6",
-    "BARPROP_JOBS__HEARTBEAT_SECONDS": "1",
+    "BARPROP_JOBS__HEARTBEAT_SECONDS": "0.1",
     "BARPROP_JOBS__POLL_SECONDS": "0.1",
 }
 
