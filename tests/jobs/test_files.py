@@ -20,6 +20,10 @@ from model.bars import BAR_SCHEMA, TS, check, timeframe
 from model.errors import BadBars, BadInput
 from tests import real_bars
 
+a_busy_machine_may_be_slow = settings(
+    deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
 HOUR = timeframe("1h")
 NAMES = ("ts", "open", "high", "low", "close", "volume")
 # The 12th and the 13th of a month: one of them tells the day from the month.
@@ -324,6 +328,7 @@ STAMPS = {
 
 
 @pytest.mark.parametrize("stamp", STAMPS)
+@a_busy_machine_may_be_slow
 @given(micros=st.lists(st.integers(10**15, 7 * 10**15), min_size=1, max_size=9))
 def test_a_time_is_what_it_was_before_it_was_written(stamp: str, micros: list[int]) -> None:
     moments = [datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=count) for count in micros]
@@ -344,7 +349,7 @@ def test_epoch_numbers_are_told_by_their_size(seconds: list[int], unit: int) -> 
 
 
 @given(st.lists(st.floats(1e-12, 1e12), min_size=4, max_size=4))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@a_busy_machine_may_be_slow
 def test_a_price_keeps_its_last_bit(tmp_path: Path, prices: list[float]) -> None:
     written = text(rows=[(START, *prices, 1.0)])
     assert read(tmp_path, written).row(0)[1:5] == tuple(prices)
@@ -515,7 +520,7 @@ def test_what_was_said_wrongly_is_named(tmp_path: Path, options: dict[str, Any],
 
 
 @given(st.binary(max_size=300) | st.text(max_size=300).map(str.encode))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@a_busy_machine_may_be_slow
 def test_any_bytes_are_read_or_refused_in_one_line(tmp_path: Path, content: bytes) -> None:
     said = ""
     try:

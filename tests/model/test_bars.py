@@ -6,7 +6,7 @@ from zoneinfo import ZoneInfo
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model import bars
@@ -165,6 +165,7 @@ row = st.fixed_dictionaries(
 )
 
 
+@settings(deadline=None)
 @given(rows=st.lists(row, max_size=7), data=st.data())
 def test_every_row_is_kept_or_counted_once_in_whatever_order(
     rows: list[dict[str, Any]], data: st.DataObject
