@@ -134,15 +134,16 @@ def test_more_bars_than_allowed_are_refused(engine: Engine, settings: Settings, 
 
 def test_the_newest_bars_come_first_and_pages_follow_each_other(client: TestClient, market_id: int) -> None:
     expected = [ts.strftime("%Y-%m-%dT%H:%M:%SZ") for ts in walk()["ts"].reverse()]
-    found, cursor = [], None
+    found, pages, cursor = [], 0, None
     while True:
-        part = stored(client, symbol="ETHUSDT", limit=400, **({"cursor": cursor} if cursor else {}))
+        part = stored(client, symbol="ETHUSDT", limit=275, **({"cursor": cursor} if cursor else {}))
         found += [item["ts"] for item in part["items"]]
+        pages += 1
         cursor = part["next"]
         if cursor is None:
             break
     assert found == expected
-    assert len(found) == BARS
+    assert (len(found), pages) == (BARS, 4)
 
 
 def test_bars_of_an_unknown_market_are_not_found(client: TestClient) -> None:

@@ -117,6 +117,9 @@ def test_live_scores_stand_beside_the_base_rate(
     assert f"{live.log_loss:.4f} base rate {live.base_log_loss:.4f}" in text
     assert "over 1 scored prediction;" in text
     (chart,) = charts(client)
+    assert "1 Jul 2024, 00:00 UTC" in text
+    client.post("/v1/predict", json=ASK)
+    assert "1 Jul 2024, 01:00 UTC" in text_of(client)
     (said,) = chart["said"]
     closes = walk()["close"]
     assert chart["closes"][said["from"]] == closes[-1]
@@ -146,9 +149,10 @@ def test_an_old_signal_is_not_shown_as_if_it_were_for_now(
 def test_the_last_backtest_is_told(client: TestClient, engine: Engine, market_id: int) -> None:
     with store.database.write(engine) as conn:
         job = store.jobs.ask(conn, "backtest", market_id, {}, CLOSE)
-        verdict = {"skill": False, "text": "no evidence of skill over 800 bars"}
+        verdict = {"skill": False, "text": "no evidence of skill over 800 <bars>"}
         store.backtests.add(conn, job.id, market_id, {}, {"verdict": verdict}, b"", CLOSE)
-    assert "no evidence of skill over 800 bars" in text_of(client)
+    assert "no evidence of skill over 800 <bars>" in text_of(client)
+    assert "<bars>" not in client.get("/").text
 
 
 def test_a_job_is_told_and_its_error_cannot_become_markup(
