@@ -176,7 +176,9 @@ def _layout(lines: Sequence[str], delimiter: str, columns: Mapping[str, str]) ->
 
 
 def _cells(line: str, delimiter: str) -> tuple[str, ...]:
-    return tuple(cell.strip() for row in csv.reader([line], delimiter=delimiter) for cell in row)
+    return tuple(
+        cell.strip() for row in csv.reader([line.replace("\r", " ")], delimiter=delimiter) for cell in row
+    )
 
 
 def _numeric(cells: Sequence[str]) -> int:

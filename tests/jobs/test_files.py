@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 
 import polars as pl
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from jobs.sources import files, times
@@ -519,6 +519,7 @@ def test_what_was_said_wrongly_is_named(tmp_path: Path, options: dict[str, Any],
     assert reason in str(caught.value)
 
 
+@example(b"\n\r\x01")  # a lone carriage return among other line ends
 @given(st.binary(max_size=300) | st.text(max_size=300).map(str.encode))
 @a_busy_machine_may_be_slow
 def test_any_bytes_are_read_or_refused_in_one_line(tmp_path: Path, content: bytes) -> None:
