@@ -38,12 +38,17 @@ def settings(engine: Engine) -> Settings:
 
 def settings_of(engine: Engine, **more: Any) -> Settings:
     often = {"poll_seconds": 0.05, "heartbeat_seconds": 0.2, "lease_seconds": 20.0}
-    return Settings(database={"url": str(engine.url)}, jobs={**often, **more})  # type: ignore[arg-type]
+    url = engine.url.render_as_string(hide_password=False)
+    return Settings(database={"url": url}, jobs={**often, **more})  # type: ignore[arg-type]
 
 
 @pytest.fixture(autouse=True)
 def no_schedules(engine: Engine) -> None:
     """Nothing happens by itself unless a test says so."""
+    switch_off(engine)
+
+
+def switch_off(engine: Engine) -> None:
     with store.database.write(engine) as conn:
         for row in store.schedules.all(conn):
             store.schedules.set(conn, row.kind, row.trigger, row.params, False, machine_now())
@@ -163,12 +168,13 @@ def test_a_schedule_that_is_switched_on_is_followed(engine: Engine, settings: Se
         assert len(store.jobs.page(conn, market_id)) == 1  # and then it is not due any more
 
 
-def test_two_workers_never_run_a_job_twice(engine: Engine) -> None:
-    ids = [fill(engine, Market(name, "1h"), 1_000) for name in ("A", "B")]
-    asked = [ask(engine, "retrain", market_id, seed=seed) for market_id in ids for seed in (0, 1)]
-    with working(settings_of(engine)), working(settings_of(engine)):
-        until(lambda: all(state(engine, job_id) == "succeeded" for job_id in asked))
-    with store.database.read(engine) as conn:
+def test_two_workers_never_run_a_job_twice(database: Engine) -> None:
+    switch_off(database)
+    ids = [fill(database, Market(name, "1h"), 1_000) for name in ("A", "B")]
+    asked = [ask(database, "retrain", market_id, seed=seed) for market_id in ids for seed in (0, 1)]
+    with working(settings_of(database)), working(settings_of(database)):
+        until(lambda: all(state(database, job_id) == "succeeded" for job_id in asked))
+    with store.database.read(database) as conn:
         runs = [store.versions.run_of(conn, version.id) for version in store.versions.page(conn)]
         owners = {store.jobs.get(conn, job_id).owner for job_id in asked}
     assert sorted(run.job_id for run in runs if run is not None) == asked

@@ -13,7 +13,6 @@ import store.database
 from model.errors import BadInput
 from service.cli import serve
 from store.database import Engine
-from tests import postgres
 from tests.processes import first_document, http, started
 from tests.service.cli.conftest import Barprop
 
@@ -68,18 +67,17 @@ def test_a_fresh_sqlite_is_made_ready(fresh: Engine) -> None:
 
 
 def test_a_fresh_postgresql_is_refused_with_the_command(
-    barprop: Barprop, monkeypatch: pytest.MonkeyPatch
+    barprop: Barprop, monkeypatch: pytest.MonkeyPatch, postgres: str
 ) -> None:
-    with postgres.server() as server, postgres.fresh(server) as url:
-        monkeypatch.setenv("BARPROP_DATABASE__URL", url)
-        ran = barprop("serve", "--port", "0")
-        assert (ran.code, ran.out) == (3, "")
-        assert "barprop db upgrade" in ran.err
-        assert barprop("db", "upgrade").code == 0
-        with started("serve", "--port", "0", "--json", env={}) as process:
-            assert http("GET", f"{first_document(process)['url']}/readyz")[0] == 200
-            process.terminate()
-            assert process.wait(15) == 0
+    monkeypatch.setenv("BARPROP_DATABASE__URL", postgres)
+    ran = barprop("serve", "--port", "0")
+    assert (ran.code, ran.out) == (3, "")
+    assert "barprop db upgrade" in ran.err
+    assert barprop("db", "upgrade").code == 0
+    with started("serve", "--port", "0", "--json", env={}) as process:
+        assert http("GET", f"{first_document(process)['url']}/readyz")[0] == 200
+        process.terminate()
+        assert process.wait(15) == 0
 
 
 def test_a_folder_that_cannot_be_made_is_named(
