@@ -35,9 +35,11 @@ from store import database
 from store.database import Connection, Engine
 from store.jobs import Job
 from store.settings import Settings
+from store.versions import Role
 
 # More bars than rows are read: the features' warm-up, and room for a market's history to begin anywhere in a block.
 WARMUP_BARS = features.HISTORY
+ROLES: dict[str, Role] = {"promoted": "champion", "challenger": "challenger", "rejected": "rejected"}
 
 
 def config_of(settings: Settings, params: dict[str, Any]) -> TrainConfig:
@@ -93,11 +95,16 @@ def run(
     packed = artifact.pack(arrays, manifest)
     now = clock()
     with database.write(engine) as conn:
+        row = store.markets.need(conn, job.market)
+        if verdict.outcome == "promoted" and store.versions.champion(conn, row.id) != champion_id:
+            verdict = Verdict("challenger", f"another version became champion meanwhile; {verdict.reason}")
         parent = champion_id if warm is not None else None
         version_id = store.versions.add(conn, job.market_id, packed, parent, now)
         run_id = _record(conn, job, version_id, verdict, started_at, now, bars_until, fit, held)
         store.health.add(conn, run_id, fit.health)
-        _promote(conn, job, version_id, verdict, champion_id, bars_until, now)
+        effective_from = store.versions.takes_effect(conn, row, now)
+        role = ROLES[verdict.outcome]
+        store.versions.record(conn, row.id, version_id, role, verdict.reason, now, effective_from)
     return {
         "market": asdict(job.market),
         "version": version_id,
@@ -182,29 +189,6 @@ def _record(
         curve=[{"epoch": n, "train_loss": train, "stop_loss": stop} for n, train, stop in curve],
         verdict=fit.verdict if fit is not None else "none",
     )
-
-
-def _promote(
-    conn: Connection,
-    job: Job,
-    version_id: int,
-    verdict: Verdict,
-    judged_against: int | None,
-    bars_until: datetime,
-    now: datetime,
-) -> None:
-    """Appends the verdict to the history. A bar's first Signal stands, so a new champion answers from the next bar on;
-    the very first answers at once, for there is nothing that it could contradict."""
-    assert job.market is not None
-    assert job.market_id is not None
-    reason, role = verdict.reason, "champion" if verdict.outcome == "promoted" else verdict.outcome
-    if store.versions.champion(conn, job.market_id) != judged_against and role == "champion":
-        role, reason = "challenger", f"the champion changed during this training; {reason}"
-    kept = bars.timeframe(job.market.timeframe)
-    newest = store.bars.newest(conn, job.market_id)
-    next_close = kept.close_of(kept.close_of(newest)) if newest is not None else now
-    effective_from = bars_until if judged_against is None else next_close
-    store.versions.record(conn, job.market_id, version_id, role, reason, now, effective_from)  # type: ignore[arg-type]
 
 
 def _libraries() -> dict[str, str]:

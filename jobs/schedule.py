@@ -26,7 +26,7 @@ import store.jobs
 import store.markets
 import store.versions
 from model.errors import BadInput
-from model.features import HISTORY, WARMUP
+from model.features import HISTORY, WARMUP, FeatureSet
 from store.database import Connection, Engine
 from store.jobs import Job
 from store.markets import MarketRow
@@ -226,9 +226,21 @@ def _held_back(conn: Connection, market_id: int | None, kind: str, now: datetime
 
 
 def _trained_until(conn: Connection, market_id: int) -> datetime | None:
-    """The open time of the newest bar that the last training read; None where there was none."""
+    """The open time of the newest bar that the last training read; None where there was none, or where what came of
+    it fits today's features no more."""
     run = store.versions.last_run(conn, market_id)
-    return None if run is None else _before(run.bars_until)
+    if run is None or (run.version_id is not None and _outdated(conn, run.version_id)):
+        return None
+    return _before(run.bars_until)
+
+
+def _outdated(conn: Connection, version_id: int) -> bool:
+    """Whether a version's features are defined otherwise by now: then it may not answer, and waits for no new bars."""
+    manifest = store.versions.get(conn, version_id).manifest
+    try:
+        return bool(FeatureSet(tuple(manifest["features"])).sha256 != manifest["features_sha256"])
+    except BadInput:
+        return True
 
 
 def _judged_until(conn: Connection, market_id: int) -> datetime | None:

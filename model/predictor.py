@@ -103,7 +103,11 @@ def from_arrays(arrays: dict[str, Array], manifest: dict[str, Any]) -> Predictor
 
 def from_artifact(packed: Packed) -> Predictor:
     """The predictor of a stored version. Raises BadArtifact where it is damaged or cannot be used any more."""
-    return from_arrays(*artifact.unpack(packed))
+    arrays, manifest = artifact.unpack(packed)
+    try:
+        return from_arrays(arrays, manifest)
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise BadArtifact(f"these arrays and their manifest do not make a network: {error!r}") from error
 
 
 def _frozen(array: Array) -> Float32:

@@ -105,23 +105,25 @@ def epochs(
                 norm = float(np.sqrt(np.dot(gradient.parameters, gradient.parameters)))
             if not np.isfinite(loss + norm):
                 raise TrainingFailed(_what_broke(network, gradient, number))
-            if norm > config.clip_norm:
-                gradient.parameters[...] *= config.clip_norm / norm
+            shrink = config.clip_norm / max(norm, config.clip_norm)
+            gradient.parameters[...] *= shrink
             rate = config.learning_rate * 0.5 * (1 + np.cos(np.pi * step / (config.epochs * batches)))
             step += 1
             before[...] = network.parameters
             optimiser.step(network.parameters, gradient.parameters, moments, step, rate, config.weight_decay)
             losses += loss
             if batch == batches // 2:  # one step speaks for its epoch
-                measured = health.measure(network, tape, gradient, network.parameters - before)
+                raw = over(start.architecture, gradient.parameters / shrink)
+                measured = health.measure(network, tape, raw, network.parameters - before)
         yield Epoch(number, network.parameters.copy(), losses / batches, measured)
 
 
 def _what_broke(network: Network, gradient: Network, epoch: int) -> str:
-    for i, (layer, slope) in enumerate(zip(network.layers, gradient.layers, strict=True)):
-        if not all(np.isfinite(a).all() for a in (layer.W, layer.b, slope.W, slope.b)):
-            return f"a loss or gradient was not finite in epoch {epoch}, first in layer {i}; training was stopped"
-    return f"the loss was not finite in epoch {epoch} though every gradient was; training was stopped"
+    layers = zip(network.architecture.layer_names, network.layers, gradient.layers, strict=True)
+    for name, layer, slope in layers:
+        if not all(np.isfinite(part).all() for part in (layer.W, layer.b, slope.W, slope.b)):
+            return f"a loss or gradient was not finite in epoch {epoch}, first in layer {name!r}: training was stopped"
+    return f"the loss was not finite in epoch {epoch} though every gradient was: training was stopped"
 
 
 @dataclass(frozen=True)

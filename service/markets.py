@@ -68,5 +68,5 @@ def rollback(symbol: str, timeframe: str, engine: EngineDep, clock: ClockDep) ->
     now, market = clock(), model.bars.market(symbol, timeframe)
     with store.database.write(engine) as conn:
         row = store.markets.need(conn, market)
-        version = store.versions.rollback(conn, row.id, now, overview.next_close(conn, row, now))
+        version = store.versions.rollback(conn, row.id, now, store.versions.takes_effect(conn, row, now))
         return store.versions.document(store.versions.get(conn, version))

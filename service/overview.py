@@ -84,18 +84,6 @@ def last_close(conn: Connection, row: MarketRow) -> datetime | None:
     return None if newest is None else model.bars.timeframe(row.market.timeframe).close_of(newest)
 
 
-def next_close(conn: Connection, row: MarketRow, now: datetime) -> datetime:
-    """From when on a change of champion counts: the next bar's close, since a bar's first Signal stands.
-
-    The very first champion answers at once, for there is nothing that it could contradict.
-    """
-    close = last_close(conn, row)
-    if close is None:
-        return now
-    first = store.versions.champion(conn, row.id) is None
-    return close if first else model.bars.timeframe(row.market.timeframe).close_of(close)
-
-
 def length(state: MarketState) -> timedelta:
     """The nominal length of the market's bars."""
     return model.bars.timeframe(state.market.timeframe).length

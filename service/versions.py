@@ -9,7 +9,7 @@ import store.database
 import store.health
 import store.markets
 import store.versions
-from service import overview, problems
+from service import problems
 from service.deps import AnyMarket, ClockDep, Cursor, EngineDep, Ident, Limit, MarketDocument, Page, page
 
 
@@ -113,7 +113,7 @@ def promote(version_id: VersionId, engine: EngineDep, clock: ClockDep) -> dict[s
         version = store.versions.get(conn, version_id)
         row = store.markets.need(conn, version.market)
         if store.versions.champion(conn, row.id) != version_id:
-            effective_from = overview.next_close(conn, row, now)
+            effective_from = store.versions.takes_effect(conn, row, now)
             store.versions.record(
                 conn, row.id, version_id, "champion", "promoted by hand", now, effective_from
             )

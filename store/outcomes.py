@@ -5,7 +5,7 @@ from datetime import datetime
 
 import numpy as np
 import polars as pl
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, case, func, select, update
 
 import store.bars
 import store.markets
@@ -92,17 +92,16 @@ def _score_market(engine: Engine, row: MarketRow, now: datetime) -> int:
 
 def live(conn: Connection, version_id: int) -> LiveScore:
     """How that version's scored answers did."""
-    rows = conn.execute(
-        select(*(predictions.c[name] for name in ("p_up", "up", "log_loss", "base_log_loss"))).where(
-            predictions.c.version_id == version_id, predictions.c.scored_at.is_not(None)
-        )
-    ).all()
-    if not rows:
-        return LiveScore(0, None, None, None)
-    p, up, own, base = (np.array(column, dtype=np.float64) for column in zip(*rows, strict=True))
-    return LiveScore(
-        len(rows), float(own.mean()), float(base.mean()), float(np.mean((p > 0.5) == (up > 0.5)))
-    )
+    right = case(((predictions.c.p_up > 0.5) == predictions.c.up, 1.0), else_=0.0)
+    rows, own, base, accuracy = conn.execute(
+        select(
+            func.count(),
+            func.avg(predictions.c.log_loss),
+            func.avg(predictions.c.base_log_loss),
+            func.avg(right),
+        ).where(predictions.c.version_id == version_id, predictions.c.scored_at.is_not(None))
+    ).one()
+    return LiveScore(rows, own, base, None if accuracy is None else float(accuracy))
 
 
 def evidence(conn: Connection, version: int) -> Gain:

@@ -13,9 +13,12 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, Row, Select, case, func, select
 
+import model.bars
+import store.bars
 from model.artifact import Packed
 from model.bars import Market, iso
 from model.errors import NotFound
+from store.markets import MarketRow
 from store.tables import markets, promotions, training_runs, versions
 
 Role = Literal["champion", "challenger", "rejected", "retired"]
@@ -191,6 +194,19 @@ def champion(conn: Connection, market_id: int, as_of: datetime | None = None) ->
     if as_of is not None:
         statement = statement.where(promotions.c.effective_from <= as_of)
     return conn.scalar(statement)
+
+
+def takes_effect(conn: Connection, row: MarketRow, now: datetime) -> datetime:
+    """From which close on a champion that is named now answers: the next bar's, since a bar's first Signal stands.
+
+    The very first champion answers at once, for there is nothing that it could contradict.
+    """
+    opened = store.bars.newest(conn, row.id)
+    if opened is None:
+        return now
+    timeframe = model.bars.timeframe(row.market.timeframe)
+    close = timeframe.close_of(opened)
+    return close if champion(conn, row.id) is None else timeframe.close_of(close)
 
 
 def rollback(conn: Connection, market_id: int, now: datetime, effective_from: datetime) -> int:

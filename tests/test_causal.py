@@ -3,6 +3,7 @@
 from datetime import datetime, timedelta
 
 import numpy as np
+import polars as pl
 import pytest
 
 import jobs.retrain
@@ -89,11 +90,9 @@ def test_cutting_the_end_of_the_range_changes_no_earlier_row(cut: int) -> None:
 
 def test_corrupting_the_future_changes_no_earlier_row() -> None:
     at = len(BARS) - 80
-    future = BARS[at:].with_columns(
-        bars.pl.col(name) * 3.0 for name in ("open", "high", "low", "close", "volume")
-    )
+    future = BARS[at:].with_columns(pl.col(name) * 3.0 for name in ("open", "high", "low", "close", "volume"))
     _, clean = walked(BARS)
-    _, corrupt = walked(bars.pl.concat([BARS[:at], future]))
+    _, corrupt = walked(pl.concat([BARS[:at], future]))
     last_clean = int(
         np.searchsorted(clean.data.closed_at, store.tables.micros(HOUR.close_of(BARS["ts"][at - 1])))
     )

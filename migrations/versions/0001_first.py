@@ -56,7 +56,7 @@ def upgrade() -> None:
         ("score", "every 2s", "{}"),
         ("ingest", "every 10s", "{}"),
         ("retrain", "every 30s", '{"min_new_bars": 100}'),
-        ("backtest", "every 300s", '{"min_new_bars": 1000}'),
+        ("backtest", "every 300s", '{"last": 5000, "min_new_bars": 1000}'),
     ]
     op.bulk_insert(
         schedules,

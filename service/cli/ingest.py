@@ -61,11 +61,11 @@ def ingest(
 
 
 def _names(pairs: list[str]) -> dict[str, str]:
-    """`close=last` pairs as a mapping from our name to the file's."""
+    """`close=last` pairs as a mapping from our name to the file's; `volume=` leaves a column out."""
     names = {}
     for pair in pairs:
         ours, equals, theirs = pair.partition("=")
-        if not (ours and equals and theirs):
+        if not (ours and equals):
             raise WrongUsage(f"--columns takes NAME=COLUMN such as close=last, not {pair!r}")
         names[ours] = theirs
     return names

@@ -79,7 +79,6 @@ def promote(version: VersionId, as_json: AsJson = False) -> None:
     import store.database
     import store.markets
     import store.versions
-    from service import overview
 
     with opening.database() as (_, engine):
         now = store.clock.now(engine)
@@ -87,7 +86,7 @@ def promote(version: VersionId, as_json: AsJson = False) -> None:
             found = store.versions.get(conn, version)
             row = store.markets.need(conn, found.market)
             if store.versions.champion(conn, row.id) != version:
-                effective_from = overview.next_close(conn, row, now)
+                effective_from = store.versions.takes_effect(conn, row, now)
                 store.versions.record(
                     conn, row.id, version, "champion", "promoted by hand", now, effective_from
                 )
@@ -108,13 +107,12 @@ def rollback(symbol: Symbol, timeframe: Timeframe, as_json: AsJson = False) -> N
     import store.database
     import store.markets
     import store.versions
-    from service import overview
 
     with opening.database() as (_, engine):
         now = store.clock.now(engine)
         with store.database.write(engine) as conn:
             row = store.markets.need(conn, market)
-            version = store.versions.rollback(conn, row.id, now, overview.next_close(conn, row, now))
+            version = store.versions.rollback(conn, row.id, now, store.versions.takes_effect(conn, row, now))
             found = store.versions.get(conn, version)
     _show(found, as_json)
 

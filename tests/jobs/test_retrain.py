@@ -149,3 +149,21 @@ def test_a_champion_whose_weights_are_damaged_is_replaced(engine: Engine) -> Non
     assert result["outcome"] == "promoted"
     signal = store.predictions.answer(engine, MARKET, NOW, {}, 2.0).signal
     assert signal.version in (first, result["version"])
+
+
+def test_a_champion_that_was_named_during_the_training_is_not_overruled(engine: Engine) -> None:
+    market_id = ingest(engine)
+    first = retrain(engine, market_id)["version"]
+    second = retrain(engine, market_id, seed=1)["version"]
+
+    def name_another(share: float) -> None:
+        with store.database.write(engine) as conn:
+            store.versions.record(conn, market_id, second, "champion", "by hand", NOW, NOW)
+
+    with store.database.write(engine) as conn:
+        store.versions.record(conn, market_id, first, "champion", "by hand", NOW, NOW)
+    third = retrain(engine, market_id, progress=name_another)
+    assert third["outcome"] != "promoted"
+    with store.database.read(engine) as conn:
+        assert store.versions.champion(conn, market_id) == second
+        assert store.versions.get(conn, third["version"]).role == third["outcome"]

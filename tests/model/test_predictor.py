@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from model import artifact, predictor, training
-from model.errors import BadArtifact
+from model.errors import BadArtifact, BarpropError
 from model.network.network import forward, over
 from tests.model.test_training import DATA, SMALL
 
@@ -79,3 +79,12 @@ def test_a_longer_horizon_widens_the_interval_with_its_square_root() -> None:
     far = replace(MODEL, horizon=4)
     near, wide = (m.predict(DATA.X[0], 0.01, 100.0) for m in (MODEL, far))
     assert np.log(wide.high / wide.low) == pytest.approx(2 * np.log(near.high / near.low))
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"sizes": [3, 2]}, {"sizes": None}, {"features": ["no_such_feature"]}, {"horizon": "x"}]
+)
+def test_arrays_that_do_not_fit_their_manifest_are_refused(wrong: dict[str, object]) -> None:
+    arrays, manifest = training.contents(FIT)
+    with pytest.raises(BarpropError):
+        predictor.from_artifact(artifact.pack(arrays, {**manifest, **wrong}))

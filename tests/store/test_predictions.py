@@ -4,6 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 
 import numpy as np
+import polars as pl
 import pytest
 
 import store.bars
@@ -148,6 +149,16 @@ def test_outcomes_are_those_of_the_bars_that_came(database: Engine, horizon: int
     assert store.outcomes.score(database, at) == 0, "each is scored once"
     with store.database.read(database) as conn:
         entries = store.predictions.recent(conn, market_id, 100)
+        live = store.outcomes.live(conn, served[0].version or 0)
+    scored = [e for e in entries if e.outcome is not None and isinstance(e.signal, Prediction)]
+    assert live.rows == len(scored)
+    assert live.log_loss == pytest.approx(np.mean([e.outcome.log_loss for e in scored if e.outcome]))
+    right = [
+        (e.signal.p_up > 0.5) == e.outcome.up
+        for e in scored
+        if e.outcome and isinstance(e.signal, Prediction)
+    ]
+    assert live.accuracy == pytest.approx(np.mean(right))
     closes = BARS["close"].to_list()
     for i, entry in enumerate(entries):
         assert isinstance(entry.signal, Prediction)
@@ -179,9 +190,9 @@ def test_the_past_is_answered_without_a_trace_and_says_what_was_in_sample(engine
 
 
 def test_a_market_with_weekends_is_not_stale_on_a_sunday(engine: Engine) -> None:
-    weekdays = BARS.filter(bars.pl.col("ts").dt.weekday() <= 5)
-    friday = weekdays.filter(bars.pl.col("ts").dt.weekday() == 5)["ts"].to_list()[-1]
-    history = weekdays.filter(bars.pl.col("ts") <= friday)
+    weekdays = BARS.filter(pl.col("ts").dt.weekday() <= 5)
+    friday = weekdays.filter(pl.col("ts").dt.weekday() == 5)["ts"].to_list()[-1]
+    history = weekdays.filter(pl.col("ts") <= friday)
     crown(engine, ingest(engine, history), HOUR.close_of(friday))
     sunday = HOUR.close_of(friday) + timedelta(hours=40)
     assert isinstance(ask(engine, sunday).signal, Prediction)

@@ -19,7 +19,7 @@ def test_a_fresh_database_has_the_defaults(database: Engine) -> None:
             Schedule(1, "score", "every 2s", {}, True),
             Schedule(2, "ingest", "every 10s", {}, True),
             Schedule(3, "retrain", "every 30s", {"min_new_bars": 100}, True),
-            Schedule(4, "backtest", "every 300s", {"min_new_bars": 1000}, True),
+            Schedule(4, "backtest", "every 300s", {"last": 5000, "min_new_bars": 1000}, True),
         ]
 
 
