@@ -198,7 +198,7 @@ def page(market: AnyMarket, engine: EngineDep, settings: SettingsDep, clock: Clo
         rows = store.markets.all(conn)
         shown = rows[:CARDS_SHOWN] if market is None else [store.markets.need(conn, market)]
         states = [overview.market_state(conn, row, stale_after) for row in shown]
-        cards = [_card(conn, state, now) for state in states]
+        cards = sorted((_card(conn, state, now) for state in states), key=lambda card: card.stale)
         jobs = store.jobs.page(conn, limit=JOBS_SHOWN)
     text = templates.get_template("page.html").render(
         cards=cards,
