@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from datetime import datetime
 from typing import Any
 
@@ -13,13 +13,13 @@ import store.backtests
 import store.bars
 from jobs.retrain import config_of
 from model import backtest, bars, dataset, features, portfolio
-from model.backtest import Result
+from model.backtest import Result, Said
 from model.errors import TrainingFailed
 from model.features import FeatureSet
 from model.portfolio import Costs
 from store import database
-from store.database import Engine
-from store.jobs import Job
+from store.database import Connection, Engine
+from store.jobs import Job, Keep
 from store.settings import Settings
 
 
@@ -29,10 +29,14 @@ def run(
     settings: Settings,
     clock: Callable[[], datetime],
     progress: Callable[[float], None],
-) -> dict[str, Any]:
-    """Walks through the job's market and gives the document of design `backtest`. Raises TrainingFailed."""
+) -> Keep:
+    """Walks through the job's market; what it gives back keeps the walk and tells the document of design `backtest`.
+
+    Raises TrainingFailed where there is no room to judge.
+    """
     assert job.market is not None
     assert job.market_id is not None
+    market_id = job.market_id
     config = config_of(settings, job.params)
     refit_every = job.params.get("refit_every", settings.backtest.refit_every_bars)
     costs = Costs(settings.backtest.fee_bps, settings.backtest.slippage_bps)
@@ -40,12 +44,14 @@ def run(
     last = job.params.get("last")
     needed = None if last is None else last + config.window + config.horizon + features.HISTORY
     with database.read(engine) as conn:
-        history = store.bars.read(conn, job.market_id, kept, closed_by=clock(), last=needed)
+        history = store.bars.read(conn, market_id, kept, closed_by=clock(), last=needed)
     feature_set = FeatureSet(config.features)
     data = dataset.build(features.rows(history, kept, feature_set), feature_set, config.horizon)
     if last is not None:
         data = data.part(slice(max(0, len(data) - last - config.window - config.horizon), len(data)))
     result = backtest.run(data, config, refit_every, progress)
+    judged = backtest.judge(result.data, result.said)
+    gain = judged.gain
     document = {
         "market": asdict(job.market),
         "rows": len(result.data),
@@ -55,20 +61,18 @@ def run(
         "window": config.window,
         "refit_every": refit_every,
         "refits": [asdict(refit) for refit in result.refits],
-        **backtest.judge(result),
+        "scores": judged.document(),
+        "verdict": {"skill": gain.skill, "text": backtest.plain(gain), "gain": gain.mean, "z": gain.z},
         "trading": _trading(result, history, kept, costs),
     }
-    with database.write(engine) as conn:
-        ident = store.backtests.add(
-            conn,
-            job.id,
-            job.market_id,
-            {"train": config.document(), "refit_every": refit_every, "costs": asdict(costs)},
-            document,
-            _parquet(result),
-            clock(),
-        )
-    return {"id": ident, **document}
+    described = {"train": config.document(), "refit_every": refit_every, "costs": asdict(costs)}
+    rows, now = _parquet(result), clock()
+
+    def keep(conn: Connection) -> dict[str, Any]:
+        ident = store.backtests.add(conn, job.id, market_id, described, document, rows, now)
+        return {"id": ident, **document}
+
+    return keep
 
 
 def _moment(micros: np.int64) -> datetime:
@@ -84,7 +88,8 @@ def _trading(result: Result, history: bars.Bars, kept: bars.Timeframe, costs: Co
     if len(opens) < n:
         raise TrainingFailed("the judged bars have no bars after them to trade at")
     returns = portfolio.bar_returns(opens, history["close"][first + n])
-    seconds = float(result.data.closed_at[-1] - result.data.closed_at[0]) / 1e6
+    # n bars from first to last close are n - 1 steps
+    seconds = float(result.data.closed_at[-1] - result.data.closed_at[0]) / 1e6 * n / max(n - 1, 1)
     strategy = portfolio.positions(result.said.expected_return, costs)
     return {
         "strategy": portfolio.trade(strategy, returns, seconds, costs).document(),
@@ -95,11 +100,10 @@ def _trading(result: Result, history: bars.Bars, kept: bars.Timeframe, costs: Co
 
 def _parquet(result: Result) -> bytes:
     """What was said of each judged bar, and what came of it."""
-    columns = ("base_rate", "p_up", "expected_return", "price", "low", "high")
     frame = pl.DataFrame(
         {
             "as_of": pl.Series(result.data.closed_at).cast(bars.TS),
-            **{name: getattr(result.said, name) for name in columns},
+            **{column.name: getattr(result.said, column.name) for column in fields(Said)},
             "close": result.data.close,
             "log_return": result.data.log_return,
             "up": result.data.up > 0.5,

@@ -28,12 +28,13 @@ import store.database
 import store.jobs
 from model.errors import BadInput, BarpropError, Unreachable
 from store.database import Engine
-from store.jobs import Job
+from store.jobs import Job, Keep
 from store.settings import Settings
 
 log = logging.getLogger(__name__)
 
-Run = Callable[[Engine, Job, Settings, Callable[[], datetime], Callable[[float], None]], dict[str, Any]]
+# The work, with the market's clock and a place to tell the progress. What it gives back keeps its result.
+Run = Callable[[Engine, Job, Settings, Callable[[], datetime], Callable[[float], None]], Keep]
 
 KINDS: dict[str, Run] = {
     "ingest": jobs.ingest.run,
@@ -142,7 +143,8 @@ def perform(
         if job.kind not in KINDS:
             raise BadInput(f"no such kind of job: {job.kind}; one of {', '.join(KINDS)}")
         with heart, threadpool_limits(settings.training.blas_threads):
-            result = KINDS[job.kind](engine, job, settings, lambda: store.clock.now(engine), progress)
+            keep = KINDS[job.kind](engine, job, settings, lambda: store.clock.now(engine), progress)
+            return finish(engine, job, keep)
     except KeyboardInterrupt:
         with store.database.write(engine) as conn:
             store.jobs.cancelled(conn, job.id, _owner(job), machine_now())
@@ -151,7 +153,12 @@ def perform(
         with store.database.write(engine) as conn:
             store.jobs.fail(conn, job.id, _owner(job), machine_now(), one_line(error))
         raise
+
+
+def finish(engine: Engine, job: Job, keep: Keep) -> dict[str, Any]:
+    """Keeps what a job made and ends it, both or neither. Raises Busy where the job was taken from its owner."""
     with store.database.write(engine) as conn:
+        result = keep(conn)
         store.jobs.succeed(conn, job.id, _owner(job), machine_now(), result)
     return result
 

@@ -7,7 +7,6 @@ is remembered in the job's result by size and time of change, and taking a file 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import model.bars
 import store.bars
@@ -19,7 +18,7 @@ from model.bars import Market
 from model.errors import BadBars, BadInput
 from store.bars import IngestReport
 from store.database import Engine
-from store.jobs import Job
+from store.jobs import Job, Keep
 from store.settings import Settings
 
 KINDS = (".parquet", ".feather", ".arrow", ".csv", ".txt", ".tsv", ".json", ".jsonl")
@@ -75,14 +74,14 @@ def run(
     settings: Settings,
     clock: Callable[[], datetime],
     progress: Callable[[float], None],
-) -> dict[str, Any]:
+) -> Keep:
     """Takes every file of the inbox that is new or changed: {"files": [ingest documents], "refused", "taken"}.
 
     A bad file is named among the refused, with its reason, and keeps none of the others from being taken.
     """
     inbox = settings.jobs.inbox
     if inbox is None:
-        return {"files": [], "refused": [], "taken": {}}
+        return lambda conn: {"files": [], "refused": [], "taken": {}}
     if not inbox.is_dir():
         raise BadInput(f"the inbox {inbox} is no folder")
     before = _taken_before(engine, job)
@@ -97,11 +96,8 @@ def run(
             except BadInput as error:
                 refused.append({"file": path.name, "error": str(error)})
         progress((done + 1) / len(present))
-    return {
-        "files": reports,
-        "refused": refused,
-        "taken": {path.name: state for path, state in present},
-    }
+    taken = {path.name: state for path, state in present}
+    return lambda conn: {"files": reports, "refused": refused, "taken": taken}
 
 
 def _settled(inbox: Path, now: datetime) -> list[tuple[Path, State]]:

@@ -22,8 +22,6 @@ from model import (
     features,
     health,
     predictor,
-    scores,
-    significance,
     training,
 )
 from model.errors import BadArtifact, TrainingFailed
@@ -33,7 +31,7 @@ from model.predictor import Predictor
 from model.training import Fit, TrainConfig, WarmStart
 from store import database
 from store.database import Connection, Engine
-from store.jobs import Job
+from store.jobs import Job, Keep
 from store.settings import Settings
 from store.versions import Role
 
@@ -58,26 +56,26 @@ def run(
     settings: Settings,
     clock: Callable[[], datetime],
     progress: Callable[[float], None],
-) -> dict[str, Any]:
-    """Trains the job's market and gives the document of design `train`. Raises TrainingFailed.
+) -> Keep:
+    """Trains and judges; what it gives back keeps the version and tells the document of design `train`.
 
-    Everything that it leaves is written in one transaction: a kill before leaves the old champion and no trace but
-    the job's own row. A failed training is recorded as a run without a version.
+    Everything that a training leaves is kept in one transaction with the end of its job: a kill before leaves the old
+    champion and no trace but the job's own row. A failed one, which raises TrainingFailed, is recorded as a run
+    without a version.
     """
     assert job.market is not None
     assert job.market_id is not None
-    started_at = clock()
+    market, market_id, started_at = job.market, job.market_id, clock()
     config = config_of(settings, job.params)
-    kept = bars.timeframe(job.market.timeframe)
+    kept = bars.timeframe(market.timeframe)
     with database.read(engine) as conn:
-        history = store.bars.read(
-            conn, job.market_id, kept, closed_by=started_at, last=config.window + config.horizon + WARMUP_BARS
-        )
-        champion_id = store.versions.champion(conn, job.market_id)
+        newest = config.window + config.horizon + WARMUP_BARS
+        history = store.bars.read(conn, market_id, kept, closed_by=started_at, last=newest)
+        champion_id = store.versions.champion(conn, market_id)
         champion = _load(conn, champion_id)
         warm = _warm(conn, champion_id) if job.params.get("warm") else None
     if history.is_empty():
-        raise TrainingFailed(f"no bars of {job.market} had closed by {bars.iso(started_at)}")
+        raise TrainingFailed(f"no bars of {market} had closed by {bars.iso(started_at)}")
     bars_until = kept.close_of(history["ts"][-1])
     feature_set = FeatureSet(config.features)
     data = dataset.build(features.rows(history, kept, feature_set), feature_set, config.horizon)
@@ -89,38 +87,41 @@ def run(
         raise
     arrays, manifest = training.contents(fit)
     candidate = predictor.from_arrays(arrays, manifest)
-    verdict = backtest.decide(fit, candidate, champion, data)
-    held = _held_back(candidate, fit, data)
+    judged = backtest.decide(fit, candidate, champion, data)
+    held = _held_back(candidate, data)
     manifest |= {"held": held, "bars_until": bars.iso(bars_until), "libraries": _libraries()}
     packed = artifact.pack(arrays, manifest)
     now = clock()
-    with database.write(engine) as conn:
-        row = store.markets.need(conn, job.market)
+
+    def keep(conn: Connection) -> dict[str, Any]:
+        row, verdict = store.markets.need(conn, market), judged
+        effective_from = store.versions.takes_effect(conn, row, now)
         if verdict.outcome == "promoted" and store.versions.champion(conn, row.id) != champion_id:
             verdict = Verdict("challenger", f"another version became champion meanwhile; {verdict.reason}")
         parent = champion_id if warm is not None else None
-        version_id = store.versions.add(conn, job.market_id, packed, parent, now)
+        version_id = store.versions.add(conn, row.id, packed, parent, now)
         run_id = _record(conn, job, version_id, verdict, started_at, now, bars_until, fit, held)
         store.health.add(conn, run_id, fit.health)
-        effective_from = store.versions.takes_effect(conn, row, now)
         role = ROLES[verdict.outcome]
         store.versions.record(conn, row.id, version_id, role, verdict.reason, now, effective_from)
-    return {
-        "market": asdict(job.market),
-        "version": version_id,
-        "sha256": packed.sha256,
-        "outcome": verdict.outcome,
-        "reason": verdict.reason,
-        "scores": held,
-        "gradient_health": {
-            "verdict": fit.verdict,
-            "check": fit.gradient_check.worst,
-            "layers": [health.document(layer) for layer in fit.health[-1]],
-        },
-        "best_epoch": fit.best_epoch,
-        "rows": fit.rows,
-        "bars_until": bars.iso(bars_until),
-    }
+        return {
+            "market": asdict(market),
+            "version": version_id,
+            "sha256": packed.sha256,
+            "outcome": verdict.outcome,
+            "reason": verdict.reason,
+            "scores": held,
+            "gradient_health": {
+                "verdict": fit.verdict,
+                "check": fit.gradient_check.worst,
+                "layers": [health.document(layer) for layer in fit.health[-1]],
+            },
+            "best_epoch": fit.best_epoch,
+            "rows": fit.rows,
+            "bars_until": bars.iso(bars_until),
+        }
+
+    return keep
 
 
 def _load(conn: Connection, version_id: int | None) -> Predictor | None:
@@ -139,27 +140,12 @@ def _warm(conn: Connection, version_id: int | None) -> WarmStart:
     return training.warm_start(*artifact.unpack(store.versions.packed(conn, version_id)))
 
 
-def _held_back(candidate: Predictor, fit: Fit, data: dataset.Dataset) -> dict[str, Any]:
+def _held_back(candidate: Predictor, data: dataset.Dataset) -> dict[str, Any]:
     """The candidate's scores on the rows that its weights have not seen, beside the base rate's, and its gain."""
-    rows = data.part(slice(int(np.searchsorted(data.closed_at, fit.fitted_until)), len(data)))
-    said = backtest.forecasts(candidate, rows)
-    up = rows.up.astype(np.float64)
-    base_rate = np.full(len(rows), fit.base_rate)
-    outcome = rows.close * np.exp(rows.log_return)
-    model = scores.score(
-        said[:, 0], up, said[:, 1], rows.log_return, (outcome >= said[:, 3]) & (outcome <= said[:, 4])
-    )
-    base = scores.score(base_rate, up, np.zeros(len(up)), rows.log_return, None)
-    gain = significance.gain(
-        scores.log_losses(base_rate, up), scores.log_losses(said[:, 0], up), data.horizon
-    )
-    return {
-        "rows": gain.rows,
-        "gain": gain.mean,
-        "gain_error": gain.error,
-        "model": model.document(),
-        "base_rate": base.document(),
-    }
+    rows = data.part(slice(int(np.searchsorted(data.closed_at, candidate.fitted_until)), len(data)))
+    judged = backtest.judge(rows, backtest.forecasts(candidate, rows))
+    gain = judged.gain
+    return {"rows": gain.rows, "gain": gain.mean, "gain_error": gain.error, **judged.document()}
 
 
 def _record(

@@ -5,7 +5,7 @@ live, and what it promotes answers from the next bar on. Each bar is answered by
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -31,17 +31,24 @@ class Refit:
 
 
 @dataclass(frozen=True)
-class Judged:
-    """n consecutive rows and what was said of each at its close, (n,) each."""
+class Said:
+    """What was said of n rows, each at its close, (n,) each."""
 
-    rows: slice
-    refit: Refit
     base_rate: Float64
     p_up: Float64
     expected_return: Float64
     price: Float64
     low: Float64
     high: Float64
+
+
+@dataclass(frozen=True)
+class Block:
+    """The rows that were answered between two refits, and what was said of them."""
+
+    refit: Refit
+    rows: slice
+    said: Said
 
 
 def known_at_close(data: Dataset, row: int) -> Dataset:
@@ -55,14 +62,14 @@ def first_refit(data: Dataset, window: int) -> int | None:
     return int(enough) if enough < len(data) - 1 else None
 
 
-def forecasts(model: Predictor, data: Dataset) -> Float64:
-    """The one-row forward pass over every row: p_up, expected return, price, low, high as columns (n, 5)."""
-    said = np.empty((len(data), 5))
+def forecasts(model: Predictor, data: Dataset) -> Said:
+    """The one-row forward pass over every row."""
     one_bar = data.scale / np.sqrt(float(data.horizon))
-    for i, (x, scale, close) in enumerate(zip(data.X, one_bar.tolist(), data.close.tolist(), strict=True)):
-        f = model.predict(x, scale, close)
-        said[i] = f.p_up, f.expected_return, f.price, f.low, f.high
-    return said
+    said = [
+        astuple(model.predict(x, scale, close))
+        for x, scale, close in zip(data.X, one_bar.tolist(), data.close.tolist(), strict=True)
+    ]
+    return Said(np.full(len(said), model.base_rate), *np.array(said).reshape(-1, 5).T)
 
 
 def decide(fit: Fit, candidate: Predictor, champion: Predictor | None, seen: Dataset) -> gate.Verdict:
@@ -72,13 +79,15 @@ def decide(fit: Fit, candidate: Predictor, champion: Predictor | None, seen: Dat
     """
     if champion is None:
         return gate.judge(fit, np.empty(0), None, candidate.horizon)
+    if candidate.sha256 == champion.sha256:
+        return gate.Verdict("challenger", "the champion has exactly these weights already")
     unseen_from = max(candidate.fitted_until, champion.fitted_until)
     rows = seen.part(slice(int(np.searchsorted(seen.closed_at, unseen_from)), len(seen)))
-    own, its = (scores.log_losses(forecasts(model, rows)[:, 0], rows.up) for model in (candidate, champion))
+    own, its = (scores.log_losses(forecasts(model, rows).p_up, rows.up) for model in (candidate, champion))
     return gate.judge(fit, own, its, candidate.horizon)
 
 
-def walk_forward(data: Dataset, config: TrainConfig, refit_every: int) -> Iterator[Judged]:
+def walk_forward(data: Dataset, config: TrainConfig, refit_every: int) -> Iterator[Block]:
     """Walks through `data`, a block of judged rows after each refit. Raises TrainingFailed where there is no room."""
     start = first_refit(data, config.window)
     if start is None:
@@ -101,17 +110,15 @@ def walk_forward(data: Dataset, config: TrainConfig, refit_every: int) -> Iterat
         if champion is None:
             continue
         rows = slice(row + 1, min(row + 1 + refit_every, len(data)))
-        said = forecasts(champion, data.part(rows))
-        base = np.full(len(said), champion.base_rate)
-        yield Judged(rows, refit, base, *said.T)
+        yield Block(refit, rows, forecasts(champion, data.part(rows)))
 
 
 @dataclass(frozen=True)
 class Result:
-    """A whole walk: the judged rows with what was said and what came of it, (n,) each, and the refits."""
+    """A whole walk: the judged rows, what was said of them, and the refits."""
 
     data: Dataset
-    said: Judged
+    said: Said
     refits: tuple[Refit, ...]
 
 
@@ -128,29 +135,36 @@ def run(
         progress(block.rows.stop / len(data))
     if not blocks:
         raise TrainingFailed("no refit gave a network that may answer, so there is nothing to judge")
-    columns = ("base_rate", "p_up", "expected_return", "price", "low", "high")
-    joined = [np.concatenate([getattr(block, name) for block in blocks]) for name in columns]
+    said = (np.concatenate([getattr(block.said, column.name) for block in blocks]) for column in fields(Said))
     rows = slice(blocks[0].rows.start, blocks[-1].rows.stop)
-    return Result(
-        data.part(rows), Judged(rows, blocks[-1].refit, *joined), tuple(block.refit for block in blocks)
-    )
+    return Result(data.part(rows), Said(*said), tuple(block.refit for block in blocks))
 
 
-def judge(result: Result) -> dict[str, Any]:
-    """The scores of the walk beside the base rate's over the same rows, and the verdict in plain words."""
-    data, said = result.data, result.said
+@dataclass(frozen=True)
+class Judgement:
+    """A forecaster's scores beside the base rate's over the same rows, and by how much its log loss is lower."""
+
+    model: scores.Scores
+    base_rate: scores.Scores
+    gain: significance.Gain
+
+    def document(self) -> dict[str, Any]:
+        """The two scores as JSON has them."""
+        return {"model": self.model.document(), "base_rate": self.base_rate.document()}
+
+
+def judge(data: Dataset, said: Said) -> Judgement:
+    """How what was said of these rows compares with what came, and with having said the base rate."""
     up = data.up.astype(np.float64)
     outcome = data.close * np.exp(data.log_return)
     inside = (outcome >= said.low) & (outcome <= said.high)
-    model = scores.score(said.p_up, up, said.expected_return, data.log_return, inside)
-    base = scores.score(said.base_rate, up, np.zeros(len(up)), data.log_return, None)
-    gain = significance.gain(
-        scores.log_losses(said.base_rate, up), scores.log_losses(said.p_up, up), data.horizon
+    return Judgement(
+        model=scores.score(said.p_up, up, said.expected_return, data.log_return, inside),
+        base_rate=scores.score(said.base_rate, up, np.zeros(len(up)), data.log_return, None),
+        gain=significance.gain(
+            scores.log_losses(said.base_rate, up), scores.log_losses(said.p_up, up), data.horizon
+        ),
     )
-    return {
-        "scores": {"model": model.document(), "base_rate": base.document()},
-        "verdict": {"skill": gain.skill, "text": plain(gain), "gain": gain.mean, "z": gain.z},
-    }
 
 
 def plain(gain: significance.Gain) -> str:

@@ -47,6 +47,7 @@ class Predictor:
     interval: float  # half-width, in units of the return's expected size
     base_rate: float
     sha256: str  # of the arrays that it was made of
+    first_closed_at: int  # microseconds: nothing before it was learned from
     fitted_until: int  # microseconds: no label known later moved a weight
     seen_until: int  # microseconds: no label known later was used at all
 
@@ -96,6 +97,7 @@ def from_arrays(arrays: dict[str, Array], manifest: dict[str, Any]) -> Predictor
         interval=interval,
         base_rate=base_rate,
         sha256=artifact.digest(arrays),
+        first_closed_at=int(manifest["first_closed_at"]),
         fitted_until=int(manifest["fitted_until"]),
         seen_until=int(manifest["seen_until"]),
     )

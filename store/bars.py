@@ -207,6 +207,13 @@ def open_times(conn: Connection, market_id: int, last: int) -> pl.Series:
     return _frame(found[::-1])["ts"].cast(TS)
 
 
+def opened_after(conn: Connection, market_id: int, opened: datetime, steps: int) -> datetime | None:
+    """The open time of the bar that many bars after the one that opened then; None where it is yet to come."""
+    later = _select(market_id, ("ts",)).where(bars.c.revision == 0, bars.c.ts > micros(opened))
+    ts = conn.scalar(later.order_by(bars.c.ts).offset(steps - 1).limit(1))
+    return None if ts is None else EPOCH + ts * MICROSECOND
+
+
 def newest(conn: Connection, market_id: int) -> datetime | None:
     """The open time of the market's newest bar; None where it has none."""
     ts = conn.scalar(select(func.max(bars.c.ts)).where(bars.c.market_id == market_id))

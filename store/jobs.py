@@ -5,7 +5,7 @@ A market's kind never runs twice at once: two unique indexes say so, and claims 
 writer; on PostgreSQL they hold one lock). Times here are the machine's, never a demo's clock.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -17,6 +17,9 @@ from model.errors import Busy, NotFound
 from store import database
 from store.database import Engine
 from store.tables import jobs, markets
+
+# What a job leaves: written in the very transaction that ends the job, so that one which lost its lease leaves nothing.
+Keep = Callable[[Connection], dict[str, Any]]
 
 
 @dataclass(frozen=True)

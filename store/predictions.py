@@ -20,13 +20,16 @@ import store.versions
 from model import bars, features, predictor
 from model import predictions as signals
 from model.bars import Market, iso, timeframe
-from model.errors import BadArtifact, NotFound
+from model.errors import BadArtifact, BadInput, NotFound
 from model.predictions import Abstention, Prediction, Reason, Signal
 from model.predictor import LEVEL, Predictor
 from store import database, tables
 from store.database import Engine
 from store.markets import MarketRow
 from store.tables import micros, predictions
+
+# A process keeps so many loaded versions; each is some ten thousand numbers.
+PREDICTORS_KEPT = 1_000
 
 
 @dataclass(frozen=True)
@@ -61,11 +64,11 @@ class Answer:
 
 @dataclass(frozen=True)
 class _Said:
-    """A fresh Signal with what the ledger keeps beside it."""
+    """A fresh Signal; of a prediction also the model that made it, the close and the row (F,) that it stands on."""
 
     signal: Signal
+    model: Predictor | None = None
     close: float | None = None
-    base_rate: float | None = None
     row: NDArray[np.float32] | None = None
 
 
@@ -107,32 +110,50 @@ def answer(
 def answer_at(
     engine: Engine,
     market: Market,
-    at: datetime,
+    at: datetime | None,
+    now: datetime,
     predictors: dict[int, Predictor],
     version: int | None,
     stale_after_timeframes: float,
 ) -> tuple[Signal, bool]:
-    """What a version (today's champion, unless named) says of the bars that had closed by `at`, and whether it had
-    seen that bar's outcome. Not written to the ledger. Raises NotFound for an unknown market or version."""
+    """What a version (today's champion, unless named) says of the bars that had closed by `at` (now, unless named).
+
+    The second of the pair says whether the version had learned from that bar's outcome. Nothing is written to the
+    ledger. Raises NotFound for an unknown market or version, BadInput for a moment that is yet to come.
+    """
+    if at is not None and at > now:
+        raise BadInput(f"{iso(at)} lies in the future; now is {iso(now)}")
+    at = at or now
     with database.read(engine) as conn:
         row = store.markets.need(conn, market)
+        if version is None:
+            version = store.versions.champion(conn, row.id)
+        elif store.versions.get(conn, version).market != market:
+            raise NotFound(f"no version {version} of {market}")
         kept = timeframe(market.timeframe)
         tail = store.bars.read(conn, row.id, kept, closed_by=at, last=features.HISTORY)
         if tail.is_empty():
             return Abstention(
                 market, None, version, Reason.TOO_FEW_BARS, f"no bar had closed by {iso(at)}"
             ), False
-        if version is None:
-            version = store.versions.champion(conn, row.id)
-        elif store.versions.get(conn, version).market != market:
-            raise NotFound(f"no version {version} of {market}")
         as_of = kept.close_of(tail["ts"][-1])
         if at > bars.stale_from(tail["ts"], kept, stale_after_timeframes):
             detail = f"the newest bar by {iso(at)} closed at {iso(as_of)}"
             return Abstention(market, as_of, version, Reason.STALE_BARS, detail), False
-        signal = _say(conn, row, as_of, version, predictors).signal
-    in_sample = isinstance(signal, Prediction) and predictors[signal.version].seen_until > micros(as_of)
-    return signal, in_sample
+        said = _say(conn, row, as_of, version, predictors)
+        return said.signal, _learned(conn, row, tail["ts"][-1], said.model)
+
+
+def _learned(conn: Connection, row: MarketRow, opened: datetime, model: Predictor | None) -> bool:
+    """Whether the model learned from the outcome of the bar that opened then; not where it is yet to come."""
+    if model is None:
+        return False
+    outcome = store.bars.opened_after(conn, row.id, opened, model.horizon)
+    if outcome is None:
+        return False
+    kept = timeframe(row.market.timeframe)
+    closed_at, known_at = micros(kept.close_of(opened)), micros(kept.close_of(outcome))
+    return model.first_closed_at <= closed_at and known_at <= model.seen_until
 
 
 def _say(
@@ -147,10 +168,9 @@ def _say(
     if version is None:
         return abstain(Reason.NO_MODEL, f"no version answers for {market} yet: barprop train {market}")
     try:
-        model = predictors.get(version) or predictor.from_artifact(store.versions.packed(conn, version))
+        model = predictors.get(version) or _load(conn, version, predictors)
     except BadArtifact as error:
         return abstain(Reason.UNHEALTHY_MODEL, f"version {version} cannot be used: {error}")
-    predictors[version] = model
     kept = timeframe(market.timeframe)
     tail = store.bars.read(conn, row.id, kept, closed_by=as_of, last=features.HISTORY)
     newest = features.last_row(tail, kept, model.features)
@@ -158,21 +178,31 @@ def _say(
         needed = features.WARMUP + 1
         return abstain(Reason.TOO_FEW_BARS, f"{len(tail)} bars are stored, {needed} are needed")
     x, close = newest.X[0], float(newest.close[0])
-    said = model.predict(x, float(newest.scale[0]), close)
+    forecast = model.predict(x, float(newest.scale[0]), close)
     signal = Prediction(
         market=market,
         as_of=as_of,
         version=version,
         horizon=model.horizon,
-        p_up=said.p_up,
-        expected_return=said.expected_return,
-        price=said.price,
-        interval=(said.low, said.high),
+        p_up=forecast.p_up,
+        expected_return=forecast.expected_return,
+        price=forecast.price,
+        interval=(forecast.low, forecast.high),
         level=LEVEL,
         skill=store.outcomes.evidence(conn, version).skill,
         weights=model.sha256[:12],
     )
-    return _Said(signal, close, model.base_rate, x)
+    return _Said(signal, model, close, x)
+
+
+def _load(conn: Connection, version: int, predictors: dict[int, Predictor]) -> Predictor:
+    """That version's predictor, kept for the next time; the one that was loaded first makes room when there are many."""
+    model = predictor.from_artifact(store.versions.packed(conn, version))
+    if len(predictors) >= PREDICTORS_KEPT:
+        oldest, *_ = list(predictors)
+        predictors.pop(oldest, None)
+    predictors[version] = model
+    return model
 
 
 def _keep(engine: Engine, market_id: int, said: _Said, now: datetime) -> Answer:
@@ -187,7 +217,8 @@ def _keep(engine: Engine, market_id: int, said: _Said, now: datetime) -> Answer:
     }
     if isinstance(signal, Prediction):
         assert said.row is not None
-        name = f"prediction:{version}"
+        assert said.model is not None
+        name = "prediction"
         values = common | {
             "kind": "prediction",
             "horizon": signal.horizon,
@@ -199,7 +230,7 @@ def _keep(engine: Engine, market_id: int, said: _Said, now: datetime) -> Answer:
             "level": signal.level,
             "skill": signal.skill,
             "weights": signal.weights,
-            "base_rate": said.base_rate,
+            "base_rate": said.model.base_rate,
             "close": said.close,
             "features": said.row.tobytes(),
         }
@@ -208,26 +239,21 @@ def _keep(engine: Engine, market_id: int, said: _Said, now: datetime) -> Answer:
         values = common | {"kind": "abstention", "reason": signal.reason.value, "detail": signal.detail}
     assert signal.as_of is not None
 
-    def there(conn: Connection) -> Entry | None:
-        if isinstance(signal, Prediction):
-            return _first_prediction(conn, market_id, common["as_of"])
-        same = _select().where(
-            predictions.c.market_id == market_id,
-            predictions.c.as_of == common["as_of"],
-            predictions.c.answer == name,
-        )
-        return _one(conn, same)
-
+    same = _select().where(
+        predictions.c.market_id == market_id,
+        predictions.c.as_of == signal.as_of,
+        predictions.c.answer == name,
+    )
     try:
         with database.write(engine) as conn:
-            kept = there(conn)
+            kept = _one(conn, same)
             if kept is None:
                 key = conn.execute(predictions.insert().values(answer=name, **values)).inserted_primary_key
                 assert key is not None
                 return Answer(int(key[0]), signal, now)
     except IntegrityError:  # another process answered in the same instant
         with database.read(engine) as conn:
-            kept = there(conn)
+            kept = _one(conn, same)
         assert kept is not None
     return Answer(kept.id, kept.signal, kept.served_at)
 

@@ -233,7 +233,7 @@ predictions = Table(
     Column("id", Integer, primary_key=True),
     Column("market_id", ForeignKey("markets.id"), nullable=False),
     Column("as_of", Moment, nullable=False),
-    Column("answer", String(64), nullable=False),  # "prediction:VERSION" or "REASON:VERSION"
+    Column("answer", String(64), nullable=False),  # "prediction", or "REASON:VERSION" of an abstention
     Column("kind", String(16), nullable=False),  # prediction, abstention
     Column("version_id", ForeignKey("versions.id")),
     Column("reason", String(32)),

@@ -196,17 +196,36 @@ def champion(conn: Connection, market_id: int, as_of: datetime | None = None) ->
     return conn.scalar(statement)
 
 
+def crowned(conn: Connection, market_id: int) -> Promotion | None:
+    """The promotion that made the newest champion what it is."""
+    newest = (
+        select(promotions)
+        .where(promotions.c.market_id == market_id, promotions.c.role == "champion")
+        .order_by(promotions.c.id.desc())
+        .limit(1)
+    )
+    row = conn.execute(newest).one_or_none()
+    return None if row is None else _promotion(row)
+
+
 def takes_effect(conn: Connection, row: MarketRow, now: datetime) -> datetime:
     """From which close on a champion that is named now answers: the next bar's, since a bar's first Signal stands.
 
-    The very first champion answers at once, for there is nothing that it could contradict.
+    The very first champion answers at once, for there is nothing that it could contradict. Until the transaction
+    ends no bar can be added, so that none is answered by the wrong one meanwhile.
     """
+    conn.execute(select(markets.c.id).where(markets.c.id == row.id).with_for_update())
     opened = store.bars.newest(conn, row.id)
     if opened is None:
         return now
     timeframe = model.bars.timeframe(row.market.timeframe)
     close = timeframe.close_of(opened)
     return close if champion(conn, row.id) is None else timeframe.close_of(close)
+
+
+def promote(conn: Connection, row: MarketRow, version_id: int, reason: str, now: datetime) -> None:
+    """Makes that version the champion, from the next bar on. Raises NotFound."""
+    record(conn, row.id, version_id, "champion", reason, now, takes_effect(conn, row, now))
 
 
 def rollback(conn: Connection, market_id: int, now: datetime, effective_from: datetime) -> int:
@@ -232,10 +251,11 @@ def history(conn: Connection, market_id: int) -> list[Promotion]:
     rows = conn.execute(
         select(promotions).where(promotions.c.market_id == market_id).order_by(promotions.c.id)
     )
-    return [
-        Promotion(row.id, row.version_id, row.role, row.reason, row.decided_at, row.effective_from)
-        for row in rows
-    ]
+    return [_promotion(row) for row in rows]
+
+
+def _promotion(row: Row[Any]) -> Promotion:
+    return Promotion(row.id, row.version_id, row.role, row.reason, row.decided_at, row.effective_from)
 
 
 def document(version: Version) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import store.database
 import store.jobs
 import store.predictions
 import store.schedules
+from jobs import executors
 from model import backtest, bars, dataset, features
 from model.bars import Bars
 from model.features import FeatureSet
@@ -45,9 +46,8 @@ def lived(engine: Engine, history: Bars) -> dict[datetime, Prediction]:
         if (i - first) % REFIT_EVERY == 0:
             lease = timedelta(minutes=5)
             job = store.jobs.start(engine, "retrain", market_id, {}, "test", now, lease)
-            result = jobs.retrain.run(engine, job, SETTINGS, lambda now=now: now, lambda share: None)  # type: ignore[misc]
-            with store.database.write(engine) as conn:
-                store.jobs.succeed(conn, job.id, "test", now, result)
+            keep = jobs.retrain.run(engine, job, SETTINGS, lambda now=now: now, lambda share: None)  # type: ignore[misc]
+            executors.finish(engine, job, keep)
     return served
 
 
@@ -104,8 +104,7 @@ def test_a_planted_signal_is_found_and_noise_is_called_noise() -> None:
     def verdict(momentum: float) -> bool | None:
         history = synthetic.bars(2_600, seed=11, momentum=momentum)
         _, result = walked(history)
-        skill: bool | None = backtest.judge(result)["verdict"]["skill"]
-        return skill
+        return backtest.judge(result.data, result.said).gain.skill
 
     assert verdict(0.5) is True
     assert verdict(0.0) is False

@@ -11,6 +11,7 @@ import jobs.backtest
 import store.backtests
 import store.database
 import store.jobs
+from jobs import executors
 from model.errors import TrainingFailed
 from store.database import Engine
 from store.settings import load
@@ -22,10 +23,9 @@ SETTINGS = load(training={"window_bars": 600}, backtest={"refit_every_bars": 150
 
 def backtest(engine: Engine, market_id: int, **params: Any) -> dict[str, Any]:
     job = store.jobs.start(engine, "backtest", market_id, params, "test", NOW, timedelta(minutes=5))
-    result = jobs.backtest.run(engine, job, SETTINGS, lambda: NOW, lambda share: None)
-    with store.database.write(engine) as conn:
-        store.jobs.succeed(conn, job.id, "test", NOW, result)
-    return result
+    return executors.finish(
+        engine, job, jobs.backtest.run(engine, job, SETTINGS, lambda: NOW, lambda share: None)
+    )
 
 
 def test_the_document_and_every_prediction_are_kept(database: Engine) -> None:
@@ -87,7 +87,9 @@ def test_real_hourly_bars_have_the_skill_that_was_found_in_them(engine: Engine) 
     job = store.jobs.start(
         engine, "backtest", market_id, {"window": 10_000, "refit_every": 1_000}, "t", now, timedelta(1)
     )
-    said = jobs.backtest.run(engine, job, load(), lambda: now, lambda share: None)
+    said = executors.finish(
+        engine, job, jobs.backtest.run(engine, job, load(), lambda: now, lambda share: None)
+    )
     assert said["scores"]["model"]["log_loss"] < said["scores"]["base_rate"]["log_loss"]
     assert said["verdict"]["skill"] is True
     # the best honest figure known for such bars is about 0.685: much lower means that the future leaked

@@ -142,9 +142,10 @@ class Inbox:
     def look(self, fail: bool = False) -> dict[str, Any]:
         """One ingest job from claim to end; the machine's time goes on by 10 s."""
         job = store.jobs.start(self.engine, "ingest", None, {}, "me", self.machine_now, LEASE)
-        result = jobs.ingest.run(self.engine, job, self.settings(), lambda: NOW, self.progress.append)
+        keep = jobs.ingest.run(self.engine, job, self.settings(), lambda: NOW, self.progress.append)
         self.machine_now += timedelta(seconds=10)
         with db.write(self.engine) as conn:
+            result = keep(conn)
             if fail:
                 store.jobs.fail(conn, job.id, "me", self.machine_now, "killed")
             else:
@@ -255,5 +256,6 @@ def test_an_inbox_that_is_not_there_is_named_and_none_at_all_is_nothing_to_do(in
     job = store.jobs.start(inbox.engine, "ingest", None, {}, "me", inbox.machine_now, LEASE)
     with pytest.raises(BadInput, match=r"the inbox .*inbox is no folder"):
         jobs.ingest.run(inbox.engine, job, inbox.settings(), lambda: NOW, inbox.progress.append)
-    nothing = jobs.ingest.run(inbox.engine, job, Settings(), lambda: NOW, inbox.progress.append)
-    assert nothing == {"files": [], "refused": [], "taken": {}}
+    keep = jobs.ingest.run(inbox.engine, job, Settings(), lambda: NOW, inbox.progress.append)
+    with db.write(inbox.engine) as conn:
+        assert keep(conn) == {"files": [], "refused": [], "taken": {}}

@@ -14,8 +14,9 @@ import store.jobs
 import store.markets
 import store.predictions
 import store.versions
+from jobs import executors
 from model import artifact, bars, training
-from model.errors import TrainingFailed
+from model.errors import Busy, TrainingFailed
 from store.database import Engine
 from store.settings import load
 from tests.model import synthetic
@@ -42,14 +43,11 @@ def retrain(
 ) -> dict[str, Any]:
     job = store.jobs.start(engine, "retrain", market_id, params, "test", now, timedelta(minutes=5))
     try:
-        result = jobs.retrain.run(engine, job, SETTINGS, lambda: now, progress)
+        return executors.finish(engine, job, jobs.retrain.run(engine, job, SETTINGS, lambda: now, progress))
     except Exception:
         with store.database.write(engine) as conn:
             store.jobs.fail(conn, job.id, "test", now, "failed")
         raise
-    with store.database.write(engine) as conn:
-        store.jobs.succeed(conn, job.id, "test", now, result)
-    return result
 
 
 def test_it_leaves_a_version_its_run_its_health_and_its_role(database: Engine) -> None:
@@ -118,6 +116,30 @@ def test_a_training_that_is_broken_off_leaves_no_trace(engine: Engine) -> None:
         assert store.versions.page(conn, market_id) == []
         assert store.versions.last_run(conn, market_id) is None
         assert store.versions.history(conn, market_id) == []
+
+
+def test_a_job_that_was_taken_from_its_worker_leaves_no_trace(database: Engine) -> None:
+    market_id = ingest(database)
+    job = store.jobs.start(database, "retrain", market_id, {}, "test", NOW, timedelta(seconds=30))
+    keep = jobs.retrain.run(database, job, SETTINGS, lambda: NOW, lambda share: None)
+    assert store.jobs.reap(database, NOW + timedelta(seconds=31)) == [job.id]
+    with pytest.raises(Busy, match="taken"):
+        executors.finish(database, job, keep)
+    with store.database.read(database) as conn:
+        assert store.versions.page(conn, market_id) == []
+        assert store.versions.last_run(conn, market_id) is None
+        assert store.versions.champion(conn, market_id) is None
+        assert store.jobs.get(conn, job.id).state == "failed"
+
+
+def test_the_champions_own_weights_are_not_promoted_again(engine: Engine) -> None:
+    market_id = ingest(engine)
+    first = retrain(engine, market_id)
+    again = retrain(engine, market_id)
+    assert again["sha256"] == first["sha256"]
+    assert again["outcome"] == "challenger"
+    with store.database.read(engine) as conn:
+        assert store.versions.champion(conn, market_id) == first["version"]
 
 
 def test_bars_that_close_after_the_clock_are_not_read(engine: Engine) -> None:

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 import numpy as np
 import polars as pl
 import pytest
+from sqlalchemy.exc import IntegrityError
 
 import store.bars
 import store.database
@@ -15,11 +16,12 @@ import store.predictions
 import store.versions
 from model import artifact, bars, dataset, features, training
 from model.bars import Bars
-from model.errors import NotFound
+from model.errors import BadInput, NotFound
 from model.predictions import Abstention, Prediction, Reason
 from model.predictor import Predictor
 from model.training import TrainConfig
 from store.database import Engine
+from store.tables import predictions
 from tests.model import synthetic
 
 MARKET = bars.market("SYNTHETIC", "1h")
@@ -174,19 +176,57 @@ def test_outcomes_are_those_of_the_bars_that_came(database: Engine, horizon: int
         assert entry.outcome.log_loss == pytest.approx(-np.log(p if up else 1 - p), rel=1e-12)
 
 
-def test_the_past_is_answered_without_a_trace_and_says_what_was_in_sample(engine: Engine) -> None:
+def test_the_past_is_answered_without_a_trace(engine: Engine) -> None:
     market_id = ingest(engine, BARS)
     crown(engine, market_id, NOW)
-    predictors: dict[int, Predictor] = {}
     early = HOUR.close_of(BARS["ts"][800])
-    signal, in_sample = store.predictions.answer_at(engine, MARKET, early, predictors, None, 2.0)
+    signal, _ = store.predictions.answer_at(engine, MARKET, early, NOW, {}, None, 2.0)
     assert isinstance(signal, Prediction)
     assert signal.as_of == early
-    assert in_sample
-    _, in_sample = store.predictions.answer_at(engine, MARKET, NOW, predictors, None, 2.0)
-    assert not in_sample
     with store.database.read(engine) as conn:
         assert store.predictions.page(conn) == []
+
+
+@pytest.mark.parametrize("horizon", [1, 24])
+def test_in_sample_is_said_of_the_bars_whose_outcome_was_learned_from_and_of_no_other(
+    engine: Engine, horizon: int
+) -> None:
+    learned = BARS.head(1_100)
+    data = dataset.build(features.rows(learned, HOUR), features.DEFAULT, horizon)
+    fit = training.fit(data, TrainConfig(window=600, hidden=(8,), epochs=1, horizon=horizon))
+    arrays, manifest = training.contents(fit)
+    held = {"rows": 0, "gain": 0.0, "gain_error": 0.0}
+    crown(engine, ingest(engine, BARS), NOW, artifact.pack(arrays, {**manifest, "held": held}))
+    predictors: dict[int, Predictor] = {}
+
+    def in_sample(i: int) -> bool:
+        at = HOUR.close_of(BARS["ts"][i])
+        return store.predictions.answer_at(engine, MARKET, at, NOW, predictors, None, 2.0)[1]
+
+    last = 1_099 - horizon  # the last row with a label that the training could know
+    first = last - 599
+    assert [in_sample(i) for i in (first - 1, first, last, last + 1)] == [False, True, True, False]
+    assert not in_sample(len(BARS) - 1), "an outcome that is yet to come was learned by nobody"
+
+
+def test_the_future_is_not_asked_about(engine: Engine) -> None:
+    ingest(engine, BARS)
+    with pytest.raises(BadInput, match="future"):
+        store.predictions.answer_at(engine, MARKET, NOW + HOUR.length, NOW, {}, None, 2.0)
+
+
+def test_a_bar_has_one_prediction_even_where_two_processes_see_different_champions(database: Engine) -> None:
+    market_id = ingest(database, BARS)
+    versions = [crown(database, market_id, NOW), crown(database, market_id, NOW, packed(BARS, seed=9))]
+    with store.database.write(database) as conn:
+        for version in versions:
+            values = {"version_id": version, "kind": "prediction", "horizon": 1, "p_up": 0.5, "weights": "x"}
+            row = {**values, "market_id": market_id, "as_of": NOW, "served_at": NOW, "answer": "prediction"}
+            if version == versions[0]:
+                conn.execute(predictions.insert().values(**row))
+                continue
+            with pytest.raises(IntegrityError), conn.begin_nested():
+                conn.execute(predictions.insert().values(**row))
 
 
 def test_a_market_with_weekends_is_not_stale_on_a_sunday(engine: Engine) -> None:
