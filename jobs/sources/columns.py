@@ -65,8 +65,9 @@ def symbol_column(names: Sequence[str], columns: Mapping[str, str]) -> int | Non
 def roles(names: Sequence[str], columns: Mapping[str, str], symbol: str = "") -> dict[str, int]:
     """The position of each column that is needed, by what it is: ts or date or both, open … close, volume, symbol.
 
-    Where both stand, `ts` may be a time of day: its values tell. `columns` says so for unusual names, e.g. {"close": "PX_LAST"}; an empty name leaves a column out. `symbol`
-    helps to tell the base currency's volume from the quote's. Raises BadBars.
+    Where both stand, `ts` may be a time of day: its values tell. `columns` says so for unusual names, e.g.
+    {"close": "PX_LAST"}; an empty name leaves a column out. `symbol` helps to tell the base currency's volume from
+    the quote's. Raises BadBars.
     """
     found = {role: at for role in NAMES if (at := _find(role, names, symbol)) is not None}
     found |= _given(names, columns)
