@@ -4,7 +4,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
-BENCHMARKS := $(filter-out __init__ report timing,$(basename $(notdir $(wildcard benchmarks/*.py))))
+BENCHMARKS := $(filter-out __init__ report,$(basename $(notdir $(wildcard benchmarks/*.py))))
 
 USABLE := import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(firstword $(foreach name,python3 python3.13 python3.12 python3.11,\
@@ -47,7 +47,7 @@ PINNED := import json, sys; \
 	pins = {i["metadata"]["name"].lower(): i["metadata"]["version"].split("+")[0] for i in json.load(sys.stdin)["install"]}; \
 	sys.stdout.writelines(f"{name}=={pins[name]}\n" for name in sorted(pins) if name != "barprop")
 constraints: $(BIN)/python
-	$(BIN)/python -m pip install --quiet --dry-run --ignore-installed --report - '.[dev,bench]' \
+	$(BIN)/python -m pip install --quiet --dry-run --ignore-installed --report - '.[dev,bench,ci]' \
 		| $(BIN)/python -c '$(PINNED)' > constraints.txt
 
 clean:
@@ -56,8 +56,9 @@ clean:
 # One stamp for each set of packages; a set is installed again when what it is made from has changed.
 $(VENV)/.run: EXTRAS :=
 $(VENV)/.dev: EXTRAS := [dev]
-$(VENV)/.bench: EXTRAS := [dev,bench]
-$(VENV)/.run $(VENV)/.dev $(VENV)/.bench: pyproject.toml constraints.txt | $(BIN)/python
+$(VENV)/.ci: EXTRAS := [dev,ci]
+$(VENV)/.bench: EXTRAS := [bench]
+$(VENV)/.run $(VENV)/.dev $(VENV)/.ci $(VENV)/.bench: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing barprop$(EXTRAS) into $(VENV): a minute or two, once"
 	@$(PIP_INSTALL) '.$(EXTRAS)'
 	@touch $@
