@@ -61,6 +61,14 @@ def test_the_wheel_holds_all_that_runs_and_nothing_else(wheel: zipfile.ZipFile) 
     assert any(name.startswith("migrations/versions/") for name in shipped)
 
 
+def test_each_sample_brings_the_licence_of_the_package_that_it_came_out_of(wheel: zipfile.ZipFile) -> None:
+    table = (ROOT / "samples/README.md").read_text()
+    packages = set(re.findall(r"^\| `\w+\.parquet` .*\| `([\w-]+)` \d", table, re.MULTILINE))
+    assert len(packages) == 3
+    for package in packages:
+        assert "Copyright (c)" in wheel.read(f"samples/LICENSES/{package}.txt").decode()
+
+
 def test_the_wheel_brings_the_command_and_the_licence(wheel: zipfile.ZipFile) -> None:
     (info,) = {name.split("/")[0] for name in wheel.namelist() if ".dist-info/" in name}
     assert "barprop = service.cli:main" in wheel.read(f"{info}/entry_points.txt").decode()
@@ -83,8 +91,9 @@ def test_everything_that_is_asked_for_is_pinned_to_a_version_that_fits() -> None
         assert requirement.specifier.contains(pinned[canonicalize_name(requirement.name)]), requirement
 
 
-def test_pytorch_stays_out_of_what_tests_install() -> None:
-    asked = {Requirement(text).name for text in PROJECT["optional-dependencies"]["dev"]}
+@pytest.mark.parametrize("extra", ["dev", "bench"])
+def test_pytorch_stays_out_of_what_users_install(extra: str) -> None:
+    asked = {Requirement(text).name for text in PROJECT["optional-dependencies"][extra]}
     assert not asked & {"torch", "jax", "tensorflow"}
 
 
