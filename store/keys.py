@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, or_, select, update
+from sqlalchemy import Connection, Row, select, update
 
 from model.bars import iso
 from model.errors import BadInput, NotFound
@@ -101,10 +101,7 @@ def _key(row: Row[Any]) -> Key:
 
 
 def verify(conn: Connection, presented: str, now: datetime) -> Key | None:
-    """The usable key whose text was presented, else None; how long it takes tells nothing of the secret.
-
-    In a transaction that writes the use is noted, at most once a minute; see `use_is_due`.
-    """
+    """The usable key whose text was presented, else None; how long it takes tells nothing of the secret."""
     form = _FORM.fullmatch(presented)
     prefix, secret = form.groups() if form is not None else ("", presented)
     row = conn.execute(select(api_keys).where(api_keys.c.prefix == prefix)).one_or_none()
@@ -112,16 +109,17 @@ def verify(conn: Connection, presented: str, now: datetime) -> Key | None:
     if row is None or not same:
         return None
     key = _key(row)
-    if not usable(key, now):
-        return None
-    if use_is_due(key, now) and conn.get_execution_options().get("writes"):
-        conn.execute(update(api_keys).where(api_keys.c.id == key.id).values(last_used_at=now))
-    return key
+    return key if usable(key, now) else None
 
 
 def use_is_due(key: Key, now: datetime) -> bool:
     """Whether the last noted use is so long ago that noting this one is worth a write."""
     return key.last_used_at is None or now >= key.last_used_at + USE_NOTED_EVERY
+
+
+def note_use(conn: Connection, key: Key, now: datetime) -> None:
+    """Notes that the key is used now; `use_is_due` tells whether that is worth it."""
+    conn.execute(update(api_keys).where(api_keys.c.id == key.id).values(last_used_at=now))
 
 
 def all(conn: Connection) -> list[Key]:
@@ -131,7 +129,7 @@ def all(conn: Connection) -> list[Key]:
 
 def revoke(conn: Connection, prefix_or_id: str, now: datetime) -> Key:
     """Makes a key useless from now on; a revoked one stays as it was. Raises NotFound."""
-    of = or_(api_keys.c.prefix == prefix_or_id, api_keys.c.prefix == prefix_or_id.removeprefix("bp_"))
+    of = api_keys.c.prefix == prefix_or_id.removeprefix("bp_")
     row = conn.execute(select(api_keys).where(of)).one_or_none()
     if row is None and prefix_or_id.isdecimal() and len(prefix_or_id) < 10:
         row = conn.execute(select(api_keys).where(api_keys.c.id == int(prefix_or_id))).one_or_none()
