@@ -20,8 +20,13 @@ class OneLine(logging.Formatter):
         plain = logging.makeLogRecord(
             {**record.__dict__, "exc_info": None, "exc_text": None, "stack_info": None}
         )
-        text = " ".join(super().format(plain).split("\n"))
-        return text if error is None else f"{text}: {described(error)}"
+        text = super().format(plain)
+        return printable(text if error is None else f"{text}: {described(error)}")
+
+
+def printable(text: str) -> str:
+    """`text` with a space for each character that could end the line or speak to the terminal."""
+    return "".join(character if character.isprintable() else " " for character in text)
 
 
 def described(error: BaseException) -> str:

@@ -4,6 +4,7 @@ import logging
 import re
 import secrets
 import time
+from urllib.parse import quote
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -46,7 +47,8 @@ class Requests:
         except Exception as error:
             response = problems.of_error(error)
             if response is None:
-                log.exception("request %s failed: %s %s", request_id, scope["method"], scope["path"])
+                place = quote(scope["path"], errors="replace")  # decoded it could hold the end of a line
+                log.exception("request %s failed: %s %s", request_id, scope["method"], place)
                 detail = f"the log of the service has it under the request ID {request_id}"
                 response = problems.answer("unexpected", detail)
             if status:  # too late for an answer: the server must close the connection

@@ -93,6 +93,15 @@ def test_what_nobody_foresaw_tells_nothing_but_the_request_id(
     assert "ValueError" in caplog.text
 
 
+def test_an_address_cannot_forge_a_line_of_the_log(
+    failing: TestClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.ERROR):
+        failing.get("/fail/ValueError%0AERROR%20forged%1B%5B2J")
+    (record,) = [record for record in caplog.records if record.name == "service.requests"]
+    assert record.getMessage().endswith("GET /fail/ValueError%0AERROR%20forged%1B%5B2J")
+
+
 def test_a_database_without_tables_is_unreachable(settings: Settings, clock: Clock) -> None:
     empty = store.database.connect("sqlite:///:memory:")
     with TestClient(create_app(empty, settings, clock), base_url=HERE) as client:
