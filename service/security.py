@@ -17,6 +17,7 @@ from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocketClose
 
 import store.database
 import store.keys
@@ -92,8 +93,11 @@ class Gate:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers with a problem or lets the request pass."""
-        if scope["type"] != "http":
+        if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
+            return
+        if scope["type"] != "http":  # what no rule here looks at may not pass
+            await WebSocketClose()(scope, receive, send)
             return
 
         async def with_headers(message: Message) -> None:
@@ -144,8 +148,8 @@ class Gate:
         with store.database.read(self.engine) as conn:
             key = store.keys.verify(conn, presented, now)
         if key is not None and store.keys.use_is_due(key, now):
-            with store.database.write(self.engine) as conn:  # the use is noted; at most once a minute
-                key = store.keys.verify(conn, presented, now)
+            with store.database.write(self.engine) as conn:
+                store.keys.note_use(conn, key, now)
         return key
 
     def _limited(self, receive: Receive) -> Receive:

@@ -10,6 +10,7 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from starlette.types import Message
+from starlette.websockets import WebSocket
 
 import store.database
 import store.keys
@@ -274,3 +275,22 @@ def test_beyond_this_machine_keys_are_required_whatever_the_settings_say(setting
     for host, required in (("127.0.0.1", False), ("0.0.0.0", True), ("::", True)):
         service = settings.service.model_copy(update={"host": host})
         assert security.keys_required(settings.model_copy(update={"service": service})) is required
+
+
+@pytest.mark.parametrize("kind", ["websocket", "something"])
+def test_what_is_not_http_is_refused(guarded: FastAPI, kind: str) -> None:
+    sent: list[Message] = []
+
+    @guarded.websocket("/socket")
+    async def socket(websocket: WebSocket) -> None:
+        await websocket.accept()
+
+    async def receive() -> Message:
+        return {"type": "websocket.connect"}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    scope = {"type": kind, "path": "/socket", "query_string": b"", "headers": [], "subprotocols": []}
+    asyncio.run(guarded(scope, receive, send))
+    assert [message["type"] for message in sent] == ["websocket.close"]
