@@ -186,7 +186,12 @@ def beside(settings: Settings, stopping: threading.Event) -> Iterator[None]:
 def _keep(settings: Settings, stopping: threading.Event) -> None:
     """Starts a worker, and another one where it dies by itself, until told to stop."""
     while not stopping.is_set():
-        process = parent.start(["worker"], {"BARPROP_DATABASE__URL": settings.database.url})
+        try:
+            process = parent.start(["worker"], {"BARPROP_DATABASE__URL": settings.database.url})
+        except OSError as error:  # no memory or no process to be had just now
+            log.error("no worker could be started: %s; it is tried again", error)
+            stopping.wait(RESTART_SECONDS)
+            continue
         while process.poll() is None and not stopping.wait(0.2):
             pass
         if stopping.is_set():

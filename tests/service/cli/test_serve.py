@@ -1,11 +1,14 @@
 """`barprop serve`: where it may listen, what it says when it may not, and that it says where it is."""
 
+import errno
 import json
 import socket
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -13,6 +16,7 @@ import store.database
 from model.errors import BadInput
 from service.cli import serve
 from store.database import Engine
+from store.settings import Settings
 from tests.processes import first_document, http, started
 from tests.service.cli.conftest import Barprop
 
@@ -106,3 +110,23 @@ def test_the_loop_and_the_parser_are_the_fast_ones(fresh: Engine) -> None:
 def test_it_ends_with_the_one_that_started_it(fresh: Engine) -> None:
     with started("serve", "--port", "0", "--parent-pipe", env={}) as process:  # whose end is closed already
         assert process.wait(30) == 0
+
+
+def test_a_worker_that_cannot_be_started_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    stopping = threading.Event()
+    tries: list[Sequence[str]] = []
+
+    def start(arguments: Sequence[str], environment: Mapping[str, str]) -> NoReturn:
+        tries.append(arguments)
+        if len(tries) == 3:
+            stopping.set()
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(serve.parent, "start", start)
+    monkeypatch.setattr(serve, "RESTART_SECONDS", 0.001)
+    with serve.beside(Settings(), stopping):
+        assert stopping.wait(10)
+    assert tries == [["worker"]] * 3
+    assert "Resource temporarily unavailable" in caplog.text
