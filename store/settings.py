@@ -50,7 +50,7 @@ class Service(Section):
     port: int = Field(default=8000, ge=0, le=65535)
     require_keys: bool = False  # beyond loopback keys are always required
     max_body_bytes: int = Field(default=16 * 1024 * 1024, gt=0)
-    max_bars_per_request: int = Field(default=50_000, gt=0)
+    max_bars_per_request: int = Field(default=10_000, gt=0)
     stale_after_timeframes: float = Field(default=2.0, gt=0)
 
 
