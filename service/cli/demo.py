@@ -173,4 +173,4 @@ def _free(port: int) -> int:
     except BadInput as error:
         with closing(socket.socket()) as probe:
             probe.bind(("127.0.0.1", 0))
-            raise BadInput(f"{str(error).split(':')[0]}: try --port {probe.getsockname()[1]}") from error
+            raise BadInput(f"{error}, such as --port {probe.getsockname()[1]}") from error
