@@ -24,6 +24,7 @@ from service import (
 )
 from service.dashboard import page
 from service.deps import Clock
+from service.overview import Overview
 from service.requests import Requests
 from store.database import Engine
 from store.settings import Settings
@@ -64,7 +65,8 @@ def create_app(engine: Engine, settings: Settings, clock: Clock) -> FastAPI:
     app.state.predictors = {}
     app.state.stopping = False
     app.state.registry = registry
-    registry.register(metrics.DomainCollector(engine, clock, settings.service.stale_after_timeframes))
+    app.state.overview = Overview(engine, settings.service.stale_after_timeframes)
+    registry.register(metrics.DomainCollector(app.state.overview, clock))
     for router in ROUTERS:
         app.include_router(router)
     problems.install(app)

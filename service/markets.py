@@ -9,7 +9,6 @@ import model.bars
 import store.database
 import store.markets
 import store.versions
-from model.bars import iso
 from service import overview, problems
 from service.deps import ClockDep, EngineDep, MarketDocument, Page
 from service.versions import VersionDocument
@@ -44,17 +43,7 @@ router = APIRouter(prefix="/v1", tags=["markets"])
 def all_markets(engine: EngineDep) -> dict[str, Any]:
     """Every market. The list has one page."""
     with store.database.read(engine) as conn:
-        items = [
-            {
-                "market": {"symbol": row.market.symbol, "timeframe": row.market.timeframe},
-                "paused": row.paused,
-                "created_at": iso(row.created_at),
-                "bars": store.bars.count(conn, row.id),
-                "last_close": None if (close := overview.last_close(conn, row)) is None else iso(close),
-                "champion": store.versions.champion(conn, row.id),
-            }
-            for row in store.markets.all(conn)
-        ]
+        items = [overview.document(conn, row) for row in store.markets.all(conn)]
     return {"items": items, "next": None}
 
 

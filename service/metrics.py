@@ -4,8 +4,6 @@ Requests are counted where they are answered. What the domain has to say is read
 it is the same whoever is asked and whatever process did the work, and it is kept for 5 s.
 """
 
-import threading
-import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
@@ -15,16 +13,11 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-import store.database
-import store.figures
 from model.errors import Unreachable
 from model.health import VERDICTS
-from service import overview
 from service.deps import Clock, machine_now
-from service.overview import MarketState
-from store.database import Engine
+from service.overview import MarketState, Overview, View
 
-KEPT_SECONDS = 5.0
 METHODS = frozenset({"GET", "HEAD", "POST", "DELETE", "PUT", "PATCH", "OPTIONS"})
 BUCKETS_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
@@ -94,15 +87,11 @@ class HttpMetrics:
 
 
 class DomainCollector(Collector):
-    """The domain's figures, read from the database at scrape and kept for 5 s."""
+    """The domain's figures of the newest view, which is kept for 5 s."""
 
-    def __init__(self, engine: Engine, clock: Clock, stale_after_timeframes: float) -> None:
-        self._engine = engine
-        self._stale_after_timeframes = stale_after_timeframes
+    def __init__(self, overview: Overview, clock: Clock) -> None:
+        self._overview = overview
         self._clock = clock
-        self._lock = threading.Lock()
-        self._kept: list[Metric] = []
-        self._kept_until = 0.0
 
     def describe(self) -> Iterable[Metric]:
         """Nothing, so that registering asks no database."""
@@ -110,31 +99,20 @@ class DomainCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """The figures; where the database does not answer they are empty and barprop_database_reachable is 0."""
-        with self._lock:  # two scrapers at once read the database once
-            if time.monotonic() >= self._kept_until:
-                self._kept = self._read()
-                self._kept_until = time.monotonic() + KEPT_SECONDS
-            yield from self._kept
-
-    def _read(self) -> list[Metric]:
         reachable = GaugeMetricFamily("barprop_database_reachable", "1 where the database answers, else 0.")
         try:
-            states = overview.markets(self._engine, self._stale_after_timeframes)
-            with store.database.read(self._engine) as conn:
-                jobs = store.figures.jobs(conn)
-            now = self._clock().timestamp()
+            view, now = self._overview.view(), self._clock().timestamp()
         except Unreachable:
-            states, jobs, now = [], {}, 0.0
+            view, now = View([], {}, replay=False), 0.0
             reachable.add_metric([], 0)
         else:
             reachable.add_metric([], 1)
-        return [
-            reachable,
-            *(_family(name, gauge, states, now) for name, gauge in GAUGES.items()),
-            _health(states),
-            _jobs(jobs),
-            _retrain_age(states),
-        ]
+        yield reachable
+        for name, gauge in GAUGES.items():
+            yield _family(name, gauge, view.markets, now)
+        yield _health(view.markets)
+        yield _jobs(view.jobs)
+        yield _retrain_age(view.markets)
 
 
 def _family(name: str, gauge: Gauge, states: list[MarketState], now: float) -> Metric:

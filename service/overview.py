@@ -1,7 +1,9 @@
-"""The state of each market, read once for `/metrics`, `/readyz` and the page."""
+"""How things stand: each market's state, read in one view and shared by `/metrics` and `/readyz`; the page reads its own."""
 
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+import threading
+import time
+from dataclasses import asdict, dataclass
+from datetime import datetime
 from typing import Any
 
 import model.bars
@@ -14,7 +16,7 @@ import store.markets
 import store.outcomes
 import store.predictions
 import store.versions
-from model.bars import Market
+from model.bars import Market, iso
 from model.features import HISTORY
 from store.database import Connection, Engine
 from store.figures import Unscored
@@ -22,6 +24,8 @@ from store.jobs import Job
 from store.markets import MarketRow
 from store.outcomes import LiveScore
 from store.versions import TrainingRun
+
+KEPT_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,7 @@ def market_state(conn: Connection, row: MarketRow, stale_after_timeframes: float
     """The state of one market."""
     timeframe = model.bars.timeframe(row.market.timeframe)
     opens = store.bars.open_times(conn, row.id, HISTORY)  # as many as an answer looks at
-    champion = store.versions.champion(conn, row.id)
+    crowned = store.versions.crowned(conn, row.id)
     return MarketState(
         id=row.id,
         market=row.market,
@@ -57,33 +61,62 @@ def market_state(conn: Connection, row: MarketRow, stale_after_timeframes: float
         stale_from=None
         if opens.is_empty()
         else model.bars.stale_from(opens, timeframe, stale_after_timeframes),
-        champion=champion,
-        champion_since=_since(conn, row.id),
-        live=None if champion is None else store.outcomes.live(conn, champion),
-        unscored=store.figures.unscored(conn, row.id),
+        champion=None if crowned is None else crowned.version,
+        champion_since=None if crowned is None else crowned.effective_from,
+        live=None if crowned is None else store.outcomes.live(conn, crowned.version),
+        unscored=store.figures.unscored(conn, row),
         last_run=store.versions.last_run(conn, row.id),
         last_retrain=store.jobs.last(conn, row.id, "retrain"),
         last_backtest=store.backtests.last(conn, row.id),
     )
 
 
-def markets(engine: Engine, stale_after_timeframes: float) -> list[MarketState]:
-    """The state of every market, in one consistent view."""
-    with store.database.read(engine) as conn:
-        return [market_state(conn, row, stale_after_timeframes) for row in store.markets.all(conn)]
+@dataclass(frozen=True)
+class View:
+    """All that is watched, as it stood at one moment."""
+
+    markets: list[MarketState]
+    jobs: dict[tuple[str, str], int]  # by kind and state
+    replay: bool  # whether a demo's clock tells the time
 
 
-def _since(conn: Connection, market_id: int) -> datetime | None:
-    champions = [row for row in store.versions.history(conn, market_id) if row.role == "champion"]
-    return champions[-1].effective_from if champions else None
+class Overview:
+    """The newest view, read at most once in KEPT_SECONDS, whoever asks and however many ask at once."""
+
+    def __init__(self, engine: Engine, stale_after_timeframes: float) -> None:
+        self._engine = engine
+        self._stale_after_timeframes = stale_after_timeframes
+        self._lock = threading.Lock()
+        self._kept: View | None = None
+        self._kept_until = 0.0
+
+    def view(self) -> View:
+        """The view. Raises Unreachable, which is not kept."""
+        with self._lock:
+            if self._kept is None or time.monotonic() >= self._kept_until:
+                self._kept = self._read()
+                self._kept_until = time.monotonic() + KEPT_SECONDS
+            return self._kept
+
+    def _read(self) -> View:
+        with store.database.read(self._engine) as conn:
+            rows = store.markets.all(conn)
+            return View(
+                [market_state(conn, row, self._stale_after_timeframes) for row in rows],
+                store.figures.jobs(conn),
+                store.figures.replay(conn) is not None,
+            )
 
 
-def last_close(conn: Connection, row: MarketRow) -> datetime | None:
-    """When the newest stored bar closed."""
+def document(conn: Connection, row: MarketRow) -> dict[str, Any]:
+    """The market as lists of markets show it, the same from a command and from a route."""
     newest = store.bars.newest(conn, row.id)
-    return None if newest is None else model.bars.timeframe(row.market.timeframe).close_of(newest)
-
-
-def length(state: MarketState) -> timedelta:
-    """The nominal length of the market's bars."""
-    return model.bars.timeframe(state.market.timeframe).length
+    close = None if newest is None else model.bars.timeframe(row.market.timeframe).close_of(newest)
+    return {
+        "market": asdict(row.market),
+        "paused": row.paused,
+        "created_at": iso(row.created_at),
+        "bars": store.bars.count(conn, row.id),
+        "last_close": None if close is None else iso(close),
+        "champion": store.versions.champion(conn, row.id),
+    }

@@ -9,11 +9,9 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 import store.database
-import store.figures
 from model.bars import iso
 from model.errors import Unreachable
-from service import overview
-from service.deps import ClockDep, EngineDep, MarketDocument, SettingsDep
+from service.deps import ClockDep, EngineDep, MarketDocument
 from service.overview import MarketState
 
 # The worker scores every few seconds: what waits this long waits for a worker that is not there.
@@ -60,13 +58,12 @@ def _no_champion(state: MarketState, at: Moment) -> str | None:
 
 
 def _learning_stalled(state: MarketState, at: Moment) -> str | None:
-    oldest = state.unscored.oldest
-    if oldest is None or at.replay:  # a replay's clock runs ahead of its worker by design
+    since = state.unscored.since
+    if since is None or at.replay:  # a replay's clock runs ahead of its worker by design
         return None
-    known_at = oldest + overview.length(state)
-    if at.now - known_at <= SCORED_WITHIN:
+    if at.now - since <= SCORED_WITHIN:
         return None
-    return f"{state.unscored.rows} predictions wait for their score, the oldest since {iso(known_at)}: is a worker running?"
+    return f"{state.unscored.rows} predictions wait for their score, the oldest since {iso(since)}: is a worker running?"
 
 
 def _retrain_failed(state: MarketState, at: Moment) -> str | None:
@@ -106,10 +103,11 @@ async def livez() -> dict[str, str]:
 @router.get(
     "/readyz", response_model=Readiness, responses={503: {"model": Readiness, "description": "Cannot answer"}}
 )
-def readyz(
-    request: Request, response: Response, engine: EngineDep, settings: SettingsDep, clock: ClockDep
-) -> dict[str, Any]:
-    """503 only where this process cannot answer; else 200, and `degraded` with each reason named."""
+def readyz(request: Request, response: Response, engine: EngineDep, clock: ClockDep) -> dict[str, Any]:
+    """503 only where this process cannot answer; else 200, and `degraded` with each reason named.
+
+    Whether it can answer is asked now; the reasons may be 5 s old.
+    """
     if request.app.state.stopping:
         return _unready(response, "stopping", "the service is being stopped")
     try:
@@ -117,10 +115,8 @@ def readyz(
             return _unready(
                 response, "schema", "the database's schema is not this program's: run `barprop db upgrade`"
             )
-        with store.database.read(engine) as conn:
-            replay = store.figures.replay(conn) is not None
-        states = overview.markets(engine, settings.service.stale_after_timeframes)
-        reasons = list(doubts(states, Moment(clock(), replay)))
+        view = request.app.state.overview.view()
+        reasons = list(doubts(view.markets, Moment(clock(), view.replay)))
     except Unreachable as error:
         # every answer is written to the ledger first, so without a database there is none
         return _unready(response, "database", str(error))

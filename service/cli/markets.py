@@ -1,7 +1,6 @@
 """`barprop markets`: which markets there are, and which of them rest."""
 
 from dataclasses import asdict
-from typing import Any
 
 import typer
 
@@ -18,25 +17,12 @@ def list_markets(as_json: AsJson = False) -> None:
     \b
     barprop markets list
     """
-    import store.bars
     import store.database
     import store.markets
-    import store.versions
-    from model.bars import iso
     from service import overview
 
     with opening.database() as (_, engine), store.database.read(engine) as conn:
-        items: list[dict[str, Any]] = [
-            {
-                "market": asdict(row.market),
-                "paused": row.paused,
-                "created_at": iso(row.created_at),
-                "bars": store.bars.count(conn, row.id),
-                "last_close": None if (close := overview.last_close(conn, row)) is None else iso(close),
-                "champion": store.versions.champion(conn, row.id),
-            }
-            for row in store.markets.all(conn)
-        ]
+        items = [overview.document(conn, row) for row in store.markets.all(conn)]
     if as_json:
         output.document({"items": items, "next": None})
         return

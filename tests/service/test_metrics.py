@@ -19,7 +19,8 @@ import store.predictions
 import store.settings
 import store.versions
 from service.app import create_app
-from service.metrics import GAUGES, KEPT_SECONDS
+from service.metrics import GAUGES
+from service.overview import KEPT_SECONDS
 from store.database import Engine
 from store.settings import Settings
 from tests.service.conftest import BARS, CLOSE, ETH, HERE, Clock, walk

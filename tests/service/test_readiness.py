@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from fastapi import FastAPI
@@ -13,6 +13,7 @@ import store.clock
 import store.database
 import store.jobs
 import store.markets
+from model.errors import Unreachable
 from service.app import create_app
 from service.readiness import DOUBTS
 from store.database import Engine
@@ -91,6 +92,42 @@ def test_the_last_moment_before_a_doubt_is_none(
 ) -> None:
     clock.now = CLOSE + timedelta(hours=2)
     assert reasons(client) == []
+
+
+def test_a_prediction_over_a_closed_market_waits_only_from_the_bar_after_it(
+    client: TestClient, engine: Engine, champion: int, clock: Clock
+) -> None:
+    client.post("/v1/predict", json=ASK)
+    opens_again = CLOSE + timedelta(hours=48)
+    after = walk(BARS + 49, opens_again + timedelta(hours=1), seed=8).tail(1)
+    clock.now = opens_again + timedelta(hours=1, minutes=5)
+    store.bars.add(engine, ETH, after, clock.now)
+    assert reasons(client) == []
+    clock.now += timedelta(seconds=1)
+    assert reasons(client) == ["learning_stalled"]
+
+
+def test_the_doubts_and_the_figures_come_from_one_view(
+    client: TestClient, engine: Engine, champion: int, clock: Clock
+) -> None:
+    before = client.get("/metrics").text
+    stall(client, engine, clock)
+    assert "barprop_unscored_predictions" in before
+    assert reasons(client) == []  # for up to 5 s
+    clock.now = CLOSE + timedelta(hours=2, seconds=1)
+    assert reasons(client) == ["stale_bars"]  # the time is never old
+
+
+def test_a_database_that_failed_is_asked_again_at_once(
+    client: TestClient, engine: Engine, market_id: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> NoReturn:
+        raise Unreachable("the database does not answer")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(store.markets, "all", fail)
+        assert unready(client) == "database"
+    assert reasons(client) == ["no_champion"]
 
 
 def test_a_paused_market_gives_no_doubt(client: TestClient, engine: Engine, market_id: int) -> None:

@@ -9,6 +9,7 @@ import store.clock
 import store.database
 import store.figures
 import store.jobs
+import store.markets
 from store.database import Engine
 from store.figures import Unscored
 from store.tables import bars, micros, predictions
@@ -45,7 +46,8 @@ def add_answer(
 
 def unscored(engine: Engine, market_id: int) -> Unscored:
     with store.database.read(engine) as conn:
-        return store.figures.unscored(conn, market_id)
+        (row,) = [row for row in store.markets.all(conn) if row.id == market_id]
+        return store.figures.unscored(conn, row)
 
 
 def test_an_empty_market_waits_for_nothing(database: Engine, market_id: int) -> None:
@@ -58,7 +60,7 @@ def test_a_prediction_waits_once_the_bar_of_its_outcome_is_stored(database: Engi
     add_bars(database, market_id, [NOW - HOUR])  # the bar that it stands on
     assert unscored(database, market_id).rows == 0
     add_bars(database, market_id, [NOW])
-    assert unscored(database, market_id) == Unscored(1, NOW)
+    assert unscored(database, market_id) == Unscored(1, NOW + HOUR)
 
 
 @pytest.mark.parametrize("horizon", [1, 2, 3])
@@ -73,7 +75,10 @@ def test_a_horizon_counts_bars_and_not_hours_nor_revisions(
         add_bars(database, market_id, [ts], revision=1)
     assert unscored(database, market_id).rows == 0
     add_bars(database, market_id, after_a_weekend[-1:])
-    assert unscored(database, market_id).rows == 1
+    closed = after_a_weekend[-1] + HOUR
+    assert unscored(database, market_id) == Unscored(1, closed)
+    add_bars(database, market_id, [closed])
+    assert unscored(database, market_id) == Unscored(1, closed)
 
 
 def test_only_predictions_of_this_market_without_a_score_wait(
@@ -82,11 +87,26 @@ def test_only_predictions_of_this_market_without_a_score_wait(
     add_bars(database, market_id, [NOW - HOUR + i * HOUR for i in range(6)])
     add_answer(database, market_id, NOW, scored_at=NOW + HOUR)
     add_answer(database, market_id, NOW, None, kind="abstention", answer="gap:1")
-    add_answer(database, market_id, NOW + HOUR)
-    add_answer(database, market_id, NOW + 2 * HOUR, 2)
+    add_answer(database, market_id, NOW + HOUR, 3)
+    add_answer(database, market_id, NOW + 2 * HOUR)
     add_answer(database, other_market_id, NOW)
-    assert unscored(database, market_id) == Unscored(2, NOW + HOUR)
+    assert unscored(database, market_id) == Unscored(2, NOW + 3 * HOUR)
     assert unscored(database, other_market_id) == Unscored(0, None)
+
+
+def test_the_newest_bar_of_each_market_is_known(
+    database: Engine, market_id: int, other_market_id: int
+) -> None:
+    def newest() -> dict[int, datetime]:
+        with store.database.read(database) as conn:
+            return store.figures.newest_opens(conn)
+
+    assert newest() == {}
+    add_bars(database, market_id, [NOW, NOW - HOUR])
+    assert newest() == {market_id: NOW}
+    add_bars(database, other_market_id, [NOW - HOUR, NOW + HOUR])
+    add_bars(database, market_id, [NOW], revision=1)
+    assert newest() == {market_id: NOW, other_market_id: NOW + HOUR}
 
 
 def test_jobs_are_counted_by_kind_and_state(database: Engine, market_id: int, other_market_id: int) -> None:
