@@ -36,6 +36,7 @@ from service.overview import MarketState
 from service.readiness import Moment
 from store.database import Connection
 from store.jobs import Job
+from store.markets import MarketRow
 from store.predictions import Entry
 from store.versions import Version
 
@@ -196,7 +197,10 @@ def page(market: AnyMarket, engine: EngineDep, settings: SettingsDep, clock: Clo
     with store.database.read(engine) as conn:
         replay = store.figures.replay(conn)
         rows = store.markets.all(conn)
-        shown = rows[:CARDS_SHOWN] if market is None else [store.markets.need(conn, market)]
+        if market is None:
+            shown = most_alive(rows, store.figures.newest_opens(conn), now, stale_after)[:CARDS_SHOWN]
+        else:
+            shown = [store.markets.need(conn, market)]
         states = [overview.market_state(conn, row, stale_after) for row in shown]
         cards = sorted((_card(conn, state, now) for state in states), key=lambda card: card.stale)
         jobs = store.jobs.page(conn, limit=JOBS_SHOWN)
@@ -213,6 +217,21 @@ def page(market: AnyMarket, engine: EngineDep, settings: SettingsDep, clock: Clo
         took=took,
     )
     return HTMLResponse(text, headers={"content-security-policy": POLICY, "cache-control": "no-store"})
+
+
+def most_alive(
+    rows: Sequence[MarketRow], newest_opens: dict[int, datetime], now: datetime, stale_after_timeframes: float
+) -> list[MarketRow]:
+    """The markets whose next bar is not late first, as they are; then the others, the least late (in bars) first."""
+
+    def late(row: MarketRow) -> float:
+        opened = newest_opens.get(row.id)
+        if opened is None:
+            return math.inf
+        timeframe = model.bars.timeframe(row.market.timeframe)
+        return max((now - timeframe.close_of(opened)) / timeframe.length - stale_after_timeframes, 0.0)
+
+    return sorted(rows, key=late)
 
 
 def took(job: Job, now: datetime) -> timedelta | None:

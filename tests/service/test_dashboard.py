@@ -210,6 +210,25 @@ def test_of_many_markets_the_others_are_links(client: TestClient, engine: Engine
     assert client.get("/?symbol=NOSUCH&timeframe=1h").status_code == 404
 
 
+def test_no_living_market_hides_behind_dead_ones(client: TestClient, engine: Engine) -> None:
+    for i in range(page.CARDS_SHOWN):
+        store.bars.add(engine, Market(f"DEAD{i}", "1h"), walk(2, CLOSE - timedelta(days=30 - i)), CLOSE)
+    long_dead = Market("DEAD1M", "1m")
+    store.bars.add(engine, long_dead, walk(2, CLOSE - timedelta(days=1)), CLOSE)  # the newest of the dead
+    for symbol in ("ZZZ", "YYY"):
+        store.bars.add(engine, Market(symbol, "1h"), walk(2), CLOSE)
+    html = client.get("/").text
+    headings = [
+        re.sub(r"<[^>]*>|\s+", " ", part.split("</h2>")[0]).split()[-2] for part in html.split("<article")[1:]
+    ]
+    assert headings[:2] == ["YYY", "ZZZ"]
+    assert headings[2:] == [f"DEAD{i}" for i in range(page.CARDS_SHOWN - 1, 1, -1)]
+    others = [unescape(link) for link in re.findall(r'href="(/\?[^"]+)"', html)]
+    assert others == [
+        f"/?symbol=DEAD{name}" for name in ("0&timeframe=1h", "1&timeframe=1h", "1M&timeframe=1m")
+    ]
+
+
 def test_looking_changes_nothing(client: TestClient, engine: Engine, champion: int) -> None:
     client.get("/")
     assert client.get("/v1/predictions").json()["items"] == []
