@@ -113,8 +113,5 @@ def promote(version_id: VersionId, engine: EngineDep, clock: ClockDep) -> dict[s
         version = store.versions.get(conn, version_id)
         row = store.markets.need(conn, version.market)
         if store.versions.champion(conn, row.id) != version_id:
-            effective_from = store.versions.takes_effect(conn, row, now)
-            store.versions.record(
-                conn, row.id, version_id, "champion", "promoted by hand", now, effective_from
-            )
+            store.versions.promote(conn, row, version_id, "promoted by hand", now)
         return store.versions.document(store.versions.get(conn, version_id))

@@ -86,10 +86,7 @@ def promote(version: VersionId, as_json: AsJson = False) -> None:
             found = store.versions.get(conn, version)
             row = store.markets.need(conn, found.market)
             if store.versions.champion(conn, row.id) != version:
-                effective_from = store.versions.takes_effect(conn, row, now)
-                store.versions.record(
-                    conn, row.id, version, "champion", "promoted by hand", now, effective_from
-                )
+                store.versions.promote(conn, row, version, "promoted by hand", now)
             found = store.versions.get(conn, version)
     _show(found, as_json)
 
