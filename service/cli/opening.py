@@ -29,13 +29,21 @@ def settings(**flags: dict[str, Any]) -> Settings:
 
 @contextmanager
 def database(**flags: dict[str, Any]) -> Iterator[tuple[Settings, Engine]]:
-    """The settings and an engine whose schema is ready, closed when the block is left."""
+    """The settings and an engine whose schema is ready, closed when the block is left.
+
+    In the block, matrix products take as many threads as the settings say: on networks this small, more of them
+    only wait for each other.
+    """
+    import numpy  # noqa: F401  # its BLAS can be limited once it is there
+    from threadpoolctl import threadpool_limits
+
     import store.database
 
     loaded = settings(**flags)
     engine = store.database.connect(loaded.database.url)
     try:
         store.database.prepare(engine)
-        yield loaded, engine
+        with threadpool_limits(loaded.training.blas_threads, "blas"):
+            yield loaded, engine
     finally:
         engine.dispose()
