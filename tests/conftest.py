@@ -1,6 +1,7 @@
-"""Fixtures that every test may use, and one rule: where BARPROP_CI is set, a skipped test is a failed one."""
+"""Fixtures that every test may use, no settings but a test's own, and one rule: where BARPROP_CI is set, a skipped test is a failed one."""
 
 import os
+import tempfile
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -12,6 +13,24 @@ from store.database import Engine
 from tests import postgres as real_postgres
 
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
+
+
+# What is meant for the tests themselves, not for the program.
+OURS = {"BARPROP_CI", "BARPROP_REAL_BARS"}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Tests, and the processes that they start, see the defaults, whatever this machine's user has set.
+
+    From here on, since test modules read settings while they are collected, before any fixture.
+    """
+    monkeypatch = pytest.MonkeyPatch()
+    config.add_cleanup(monkeypatch.undo)
+    for name in [name for name in os.environ if name.startswith("BARPROP_") and name not in OURS]:
+        monkeypatch.delenv(name)
+    empty = tempfile.NamedTemporaryFile(prefix="barprop-", suffix=".toml")  # noqa: SIM115  lives as long as the tests
+    config.add_cleanup(empty.close)
+    monkeypatch.setenv("BARPROP_CONFIG", empty.name)
 
 
 @pytest.fixture

@@ -1,18 +1,23 @@
-"""Real bars for tests, read in place from the folder beside the checkout; a test that needs them skips without it."""
+"""Real bars for tests, read in place; a test that needs them skips without them.
 
+They lie in the folder that BARPROP_REAL_BARS names, else in `../shared/data` beside the checkout.
+"""
+
+import os
 from pathlib import Path
 
 import polars as pl
 import pytest
 
-REAL = Path(__file__).resolve().parents[2] / "shared" / "data"
+BESIDE = Path(__file__).resolve().parents[2] / "shared" / "data"
+REAL = Path(os.environ.get("BARPROP_REAL_BARS") or BESIDE)
 
 
 def path(name: str) -> Path:
     """A file of real bars, e.g. `ETHUSDT_1h.parquet`."""
     file = REAL / name
     if not file.exists():
-        pytest.skip(f"needs the real bars {name}, which are not beside this checkout")
+        pytest.skip(f"needs the real bars {name} in the folder that BARPROP_REAL_BARS names")
     return file
 
 

@@ -3,7 +3,6 @@
 import warnings
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -86,10 +85,8 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def settings(engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    """The defaults, whatever the machine's own configuration says."""
-    (tmp_path / "empty.toml").touch()
-    monkeypatch.setenv("BARPROP_CONFIG", str(tmp_path / "empty.toml"))
+def settings(engine: Engine) -> Settings:
+    """The defaults, on the test's own database."""
     return store.settings.load(database={"url": str(engine.url)})
 
 

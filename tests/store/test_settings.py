@@ -9,12 +9,10 @@ from model.errors import BadInput
 
 
 @pytest.fixture(autouse=True)
-def _own_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each test has a settings file of its own and no variable of the machine's."""
+def _own_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test has a settings file of its own."""
     file = tmp_path / "config.toml"
     file.touch()
-    for name in ("DATABASE__URL", "SERVICE__PORT", "SERVICE__HOST"):
-        monkeypatch.delenv(f"BARPROP_{name}", raising=False)
     monkeypatch.setenv("BARPROP_CONFIG", str(file))
 
 

@@ -75,7 +75,6 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
 def _database(file: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
     url = f"sqlite:///{file}"
     monkeypatch.setenv("BARPROP_DATABASE__URL", url)
-    monkeypatch.setenv("BARPROP_CONFIG", "")
     engine = store.database.connect(url)
     yield engine
     engine.dispose()
