@@ -88,6 +88,18 @@ def descendants(pid: int) -> list[int]:
     return own + [further for child in own for further in descendants(child)]
 
 
+def at_work(pid: int) -> list[int]:
+    """The processes among its descendants that run a job."""
+    return [found for found in descendants(pid) if "multiprocessing.spawn" in _command(found)]
+
+
+def _command(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:  # gone since it was found
+        return ""
+
+
 def alive(pid: int) -> bool:
     """Whether a process still runs."""
     try:

@@ -18,7 +18,7 @@ import store.schedules
 from model.bars import Market
 from store.database import Engine
 from tests.model import markets
-from tests.processes import alive, children, descendants, first_document, http, kill_group, started
+from tests.processes import alive, at_work, children, descendants, first_document, http, kill_group, started
 from tests.waiting import until
 
 MARKET = Market("LIVE", "1h")
@@ -35,7 +35,7 @@ QUICK = {
 @pytest.fixture
 def env(tmp_path: Path) -> dict[str, str]:
     """The environment of a service on a database of its own."""
-    return {"BARPROP_DATABASE__URL": f"sqlite:///{tmp_path / 'bars.db'}", "BARPROP_CONFIG": "", **QUICK}
+    return {"BARPROP_DATABASE__URL": f"sqlite:///{tmp_path / 'bars.db'}", **QUICK}
 
 
 @pytest.fixture
@@ -72,15 +72,8 @@ def rows(engine: Engine, table: str) -> list[Any]:
 def test_a_kill_in_a_retrain_loses_nothing_and_the_next_one_works(
     env: dict[str, str], engine: Engine
 ) -> None:
-    champion = barprop(env, "train", "LIVE", "1h")["version"]
-    with serve(env) as process:
-        url = first_document(process)["url"]
-        _, answer = http("POST", f"{url}/v1/predict", ASK)
-        assert (answer["kind"], answer["version"]) == ("prediction", champion)
-        status, job = http("POST", f"{url}/v1/retrains", ASK)
-        assert status == 202
-        until(lambda: 0 < http("GET", f"{url}/v1/jobs/{job['id']}")[1]["progress"] < 1, 30)
-        kill_group(process)
+    barprop(env, "train", "LIVE", "1h")
+    answer, job = killed_in_a_retrain(env, engine)
     before = {table: rows(engine, table) for table in ("bars", "predictions", "versions", "promotions")}
     with serve(env) as process:
         url = first_document(process)["url"]
@@ -94,6 +87,22 @@ def test_a_kill_in_a_retrain_loses_nothing_and_the_next_one_works(
     assert rows(engine, "bars") == before["bars"]
 
 
+def killed_in_a_retrain(env: dict[str, str], engine: Engine) -> tuple[Any, Any]:
+    """The answer given before, and the retrain that a kill hit; asked for anew where it ended before the kill came."""
+    for _ in range(5):
+        with serve(env) as process:
+            url = first_document(process)["url"]
+            _, answer = http("POST", f"{url}/v1/predict", ASK)
+            assert answer["kind"] == "prediction"
+            status, job = http("POST", f"{url}/v1/retrains", ASK)
+            assert status == 202
+            until(lambda url=url, job=job: http("GET", f"{url}/v1/jobs/{job['id']}")[1]["progress"] > 0)
+            kill_group(process)
+        if state(engine, job["id"]) == "running":
+            return answer, job
+    raise AssertionError("every retrain ended before it could be killed")
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_the_service_with_0_and_leaves_no_process(
     env: dict[str, str], engine: Engine, number: signal.Signals
@@ -102,9 +111,8 @@ def test_a_signal_ends_the_service_with_0_and_leaves_no_process(
         url = first_document(process)["url"]
         barprop(env, "train", "LIVE", "1h")
         job = http("POST", f"{url}/v1/backtests", {**ASK, "window": 400, "refit_every": 1})[1]
-        until(lambda: http("GET", f"{url}/v1/jobs/{job['id']}")[1]["state"] == "running", 30)
+        until(lambda: at_work(process.pid))
         family = descendants(process.pid)
-        assert len(family) >= 2, "a worker and its job"
         process.send_signal(number)
         assert process.wait(15) == 0
         until(lambda: not any(map(alive, family)), 5)
@@ -116,9 +124,8 @@ def test_a_signal_ends_the_service_with_0_and_leaves_no_process(
 def test_a_killed_worker_leaves_no_orphan_at_work(env: dict[str, str], engine: Engine) -> None:
     with started("worker", "--json", env=env) as process:
         first_document(process)
-        job_id = ask_long(engine)
-        until(lambda: state(engine, job_id) == "running", 30)
-        until(lambda: children(process.pid), 30)
+        ask_long(engine)
+        until(lambda: at_work(process.pid))
         family = descendants(process.pid)
         process.kill()
         until(lambda: not any(map(alive, family)), 10)
@@ -127,8 +134,8 @@ def test_a_killed_worker_leaves_no_orphan_at_work(env: dict[str, str], engine: E
 def test_a_killed_service_takes_its_worker_with_it(env: dict[str, str], engine: Engine) -> None:
     with serve(env) as process:
         first_document(process)
-        job_id = ask_long(engine)
-        until(lambda: state(engine, job_id) == "running", 30)
+        ask_long(engine)
+        until(lambda: at_work(process.pid))
         family = descendants(process.pid)
         process.kill()
         until(lambda: not any(map(alive, family)), 15)
@@ -143,12 +150,12 @@ def test_a_worker_that_dies_is_replaced(env: dict[str, str], engine: Engine) -> 
         until(lambda: [pid for pid in children(process.pid) if pid != worker], 30)
 
 
-def ask_long(engine: Engine) -> int:
+def ask_long(engine: Engine) -> None:
     """Asks for a backtest that takes minutes."""
     with store.database.write(engine) as conn:
         market_id = store.markets.need(conn, MARKET).id
         params = {"window": 400, "refit_every": 1}
-        return store.jobs.ask(conn, "backtest", market_id, params, datetime.now(UTC)).id
+        store.jobs.ask(conn, "backtest", market_id, params, datetime.now(UTC))
 
 
 def state(engine: Engine, job_id: int) -> str:

@@ -38,6 +38,11 @@ def read(engine: Engine, job: Job) -> Job:
         return store.jobs.get(conn, job.id)
 
 
+def beats(job: Job) -> bool:
+    """Whether a thread still renews the job's lease."""
+    return f"heartbeat-{job.id}" in {thread.name for thread in threading.enumerate()}
+
+
 def test_the_heartbeat_renews_the_lease_and_keeps_the_progress(engine: Engine, job: Job) -> None:
     with executors.Heartbeat(engine, job, SETTINGS, lambda: None) as heart:
         heart.progress(0.25)
@@ -52,10 +57,8 @@ def test_the_heartbeat_renews_the_lease_and_keeps_the_progress(engine: Engine, j
 
 def test_the_heartbeat_ends_with_its_block(engine: Engine, job: Job) -> None:
     with executors.Heartbeat(engine, job, SETTINGS, lambda: None):
-        pass
-    before = read(engine, job)
-    time.sleep(0.3)
-    assert read(engine, job) == before
+        assert beats(job)
+    assert not beats(job)
 
 
 def test_a_cancelled_job_is_told_to_end_once(engine: Engine, job: Job) -> None:
@@ -63,8 +66,7 @@ def test_a_cancelled_job_is_told_to_end_once(engine: Engine, job: Job) -> None:
     with executors.Heartbeat(engine, job, SETTINGS, lambda: told.append(1)):
         with store.database.write(engine) as conn:
             store.jobs.cancel(conn, job.id, executors.machine_now())
-        until(lambda: bool(told))
-        time.sleep(0.3)
+        until(lambda: not beats(job))  # so it cannot tell again
     assert told == [1]
 
 
@@ -72,7 +74,7 @@ def test_a_job_whose_lease_was_lost_is_told_to_end(engine: Engine, job: Job) -> 
     told = threading.Event()
     assert store.jobs.reap(engine, executors.machine_now() + timedelta(hours=1)) == [job.id]
     with executors.Heartbeat(engine, job, SETTINGS, told.set):
-        assert told.wait(10)
+        assert told.wait(60)
 
 
 def test_a_database_that_is_away_ends_a_job_only_when_its_lease_is_over(engine: Engine) -> None:
@@ -81,8 +83,8 @@ def test_a_database_that_is_away_ends_a_job_only_when_its_lease_is_over(engine: 
     nowhere = store.database.connect("sqlite:///:memory:")  # no tables
     began = time.monotonic()
     with executors.Heartbeat(nowhere, job, settings, told.set):
-        assert told.wait(10)
-    assert 0.9 < time.monotonic() - began < 5
+        assert told.wait(60)
+    assert time.monotonic() - began > 0.9
 
 
 def test_a_job_of_no_known_kind_fails_by_name(engine: Engine) -> None:
@@ -131,7 +133,7 @@ def test_a_child_starts_with_its_blas_threads_and_leaves_ours(
     child = executors.start(claim(engine, "dance", lease=60.0), settings)
     environment = Path(f"/proc/{child.process.pid}/environ")
     try:
-        until(lambda: "OPENBLAS_NUM_THREADS=1" in environment.read_text().split("\0"), 10)
+        until(lambda: "OPENBLAS_NUM_THREADS=1" in environment.read_text().split("\0"))
     finally:
         executors.end(child)
     assert os.environ["OPENBLAS_NUM_THREADS"] == "7"
