@@ -23,6 +23,8 @@ BAR_SCHEMA = pl.Schema({"ts": TS, **dict.fromkeys((*PRICES, "volume"), pl.Float6
 OHLC_TOLERANCE = 1e-9
 # From this many steps on, a file's most common step tells its timeframe.
 STEPS_TO_JUDGE_TIMEFRAME = 8
+# A step that came so often is a habit of the market: a night, a weekend, a holiday, but not two outages.
+HABIT = 3
 
 _SYMBOL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,31}")
 _TIMEFRAME = re.compile(r"([1-9][0-9]{0,3})([smhdwM])")
@@ -189,10 +191,11 @@ def stale_from(opens: pl.Series, bars_timeframe: Timeframe, after_timeframes: fl
     """From when on the newest of these bars (open times, sorted, not empty) is too old to answer from.
 
     That is `after_timeframes` timeframes after its close, where the next close is expected one timeframe later. A
-    market with sessions is measured by its own closing gaps: a step that came at least twice is a usual one, and a
-    next close that far away is not late. One outage is not a habit.
+    market with sessions is measured by its own closing gaps: a step, in whole timeframes, that came at least HABIT
+    times is a usual one, and a next close as far away as the longest of them is not late.
     """
-    steps = opens.diff().drop_nulls().sort(descending=True)
-    usual: timedelta = steps[1] if len(steps) > 1 else bars_timeframe.length
-    expected = max(usual, bars_timeframe.length)
-    return bars_timeframe.close_of(opens[-1]) + expected + (after_timeframes - 1) * bars_timeframe.length
+    length = bars_timeframe.length
+    steps = (opens.diff().drop_nulls() / length).round().cast(pl.Int64)
+    often = steps.value_counts(name="times").filter(pl.col("times") >= HABIT)
+    usual: int = max([1, *often.to_series()])
+    return bars_timeframe.close_of(opens[-1]) + (usual + after_timeframes - 1) * length

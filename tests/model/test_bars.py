@@ -1,6 +1,8 @@
 """What a bar is, when it is known, and which rows are refused."""
 
+from collections import Counter
 from datetime import UTC, datetime, timedelta
+from itertools import accumulate
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -215,6 +217,70 @@ def test_gaps_are_steps_longer_than_one_and_a_half_bars() -> None:
     made = frame(*({"ts": START + timedelta(hours=h)} for h in hours))
     assert bars.gaps(made, HOUR) == 2
     assert bars.gaps(made.head(1), HOUR) == bars.gaps(made.clear(), HOUR) == 0
+
+
+# ---------------------------------------------------------------- staleness
+
+DAY = timeframe("1d")
+
+
+def opened(unit: timedelta, *steps: int) -> pl.Series:
+    """Open times that lie so many units apart."""
+    return pl.Series([START + at * unit for at in accumulate(steps, initial=0)], dtype=bars.TS)
+
+
+def late_after(opens: pl.Series, length: bars.Timeframe) -> timedelta:
+    """How long after the newest close its bar is too old, where two timeframes are allowed."""
+    return bars.stale_from(opens, length, 2.0) - length.close_of(opens[-1])
+
+
+WEEK = [1] * 119 + [49]  # of hourly currency: from Sunday evening to Friday evening
+DAYS = [1, 1, 1, 1, 3]
+HABITS = {
+    "no pause": (HOUR, [1] * 300, 1),
+    "a single bar": (HOUR, [], 1),
+    "one outage": (HOUR, [1] * 90 + [81] + [1] * 90, 1),
+    "two outages": (HOUR, [1] * 90 + [81] + [1] * 90 + [61] + [1] * 90, 1),
+    "many outages": (HOUR, [step for length in range(40, 60) for step in [1] * 30 + [length]], 1),
+    "weekends of hours": (HOUR, WEEK * 6, 49),
+    "weekends of hours and an outage": (HOUR, [*WEEK * 3, 81, *WEEK * 3], 49),
+    "weekends of hours across a change of clocks": (HOUR, [*WEEK * 3, *[1] * 119, 48, *WEEK * 2], 49),
+    "nights and weekends": (HOUR, ([1] * 6 + [18]) * 4 + [1] * 6 + [66] + [1], 18),
+    "weekends of days": (DAY, DAYS * 30, 3),
+    "holidays seen once or twice": (DAY, [*DAYS * 9, 1, 1, 1, 1, 4, *DAYS * 9, 1, 1, 1, 1, 4, *DAYS], 3),
+    "holidays seen three times": (DAY, [*DAYS * 9, 4] * 3 + DAYS, 4),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HABITS)
+def test_a_step_that_comes_back_is_a_habit_and_an_outage_is_none(name: str) -> None:
+    length, steps, usual = HABITS[name]
+    assert late_after(opened(length.length, *steps), length) == (usual + 1) * length.length
+
+
+def test_days_of_23_and_25_hours_are_days() -> None:
+    zone = ZoneInfo("America/New_York")
+    midnights = [datetime(2023, 1, 1, tzinfo=zone) + timedelta(days=day) for day in range(700)]
+    opens = pl.Series([midnight.astimezone(UTC) for midnight in midnights], dtype=bars.TS)
+    assert late_after(opens, DAY) == timedelta(days=2)
+
+
+@pytest.mark.parametrize("after", [0.5, 1.0, 2.0, 7.5])
+def test_a_patience_of_more_timeframes_is_longer_by_them(after: float) -> None:
+    opens = opened(HOUR.length, *WEEK * 6)
+    assert (
+        bars.stale_from(opens, HOUR, after) == bars.stale_from(opens, HOUR, 1.0) + (after - 1) * HOUR.length
+    )
+
+
+@given(steps=st.lists(st.integers(1, 5), min_size=1, max_size=30))
+def test_a_further_bar_is_never_stale_sooner(steps: list[int]) -> None:
+    opens = opened(HOUR.length, *steps)
+    moments = [bars.stale_from(opens.head(n), HOUR, 2.0) for n in range(1, len(opens) + 1)]
+    assert moments == sorted(moments)
+    counted = Counter(steps)
+    usual = max([1, *(step for step in steps if counted[step] >= 3)])
+    assert late_after(opens, HOUR) == (usual + 1) * HOUR.length
 
 
 # ---------------------------------------------------------------- moments
