@@ -5,12 +5,10 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-import model.bars
 import model.predictions
 import store.database
 import store.markets
 import store.predictions
-from model.errors import BadInput
 from model.predictions import Reason
 from service import problems
 from service.deps import (
@@ -61,7 +59,9 @@ class Ask(MarketBody):
     at: Time | None = Field(
         None, description="Answer from the bars that had closed by then; not written to the ledger."
     )
-    version: Ident | None = Field(None, description="With `at`: this version instead of today's champion.")
+    version: Ident | None = Field(
+        None, description="Ask this version instead of today's champion; not written to the ledger."
+    )
 
 
 class Prediction(BaseModel):
@@ -85,7 +85,9 @@ class Prediction(BaseModel):
         description="What live and held-back evidence says so far; null: too little of it."
     )
     weights: str = Field(description="First 12 digits of the weights' SHA-256.")
-    in_sample: bool = Field(False, description="With `at`: whether the version had seen this bar's outcome.")
+    in_sample: bool = Field(
+        False, description="With `at` or `version`: whether the version had learned from this bar's outcome."
+    )
 
 
 class Abstention(BaseModel):
@@ -99,7 +101,9 @@ class Abstention(BaseModel):
     version: int | None
     reason: Reason
     detail: str
-    in_sample: bool = Field(False, description="With `at`: whether the version had seen this bar's outcome.")
+    in_sample: bool = Field(
+        False, description="With `at` or `version`: whether the version had learned from this bar's outcome."
+    )
 
 
 class Outcome(BaseModel):
@@ -149,18 +153,14 @@ def predict(
     """The market's Signal for its newest closed bar; an abstention is an answer, with its reason.
 
     The first Signal of a bar stands: asking again gives the same one. It is in the ledger before it is answered.
-    With `at` the answer is what the version says of that moment, and is not in the ledger.
+    With `at` or `version` the answer is what that version says of that moment, and is not in the ledger.
     """
     market, now, stale_after = ask.market(), clock(), settings.service.stale_after_timeframes
-    if ask.at is None:
-        if ask.version is not None:
-            raise BadInput("a version is named together with `at`; for now the champion answers")
+    if ask.at is None and ask.version is None:
         answer = store.predictions.answer(engine, market, now, predictors, stale_after)
         return model.predictions.document(answer.signal)
-    if ask.at > now:
-        raise BadInput(f"at {model.bars.iso(ask.at)} lies in the future; now is {model.bars.iso(now)}")
     signal, in_sample = store.predictions.answer_at(
-        engine, market, ask.at, predictors, ask.version, stale_after
+        engine, market, ask.at, now, predictors, ask.version, stale_after
     )
     return {**model.predictions.document(signal), "in_sample": in_sample}
 

@@ -43,14 +43,14 @@ def predict(
     import store.predictions
 
     with opening.database() as (settings, engine):
-        stale_after = settings.service.stale_after_timeframes
+        now, stale_after = store.clock.now(engine), settings.service.stale_after_timeframes
         if moment is None and version is None:
-            now = store.clock.now(engine)
             answer = store.predictions.answer(engine, market, now, {}, stale_after)
             content = model.predictions.document(answer.signal)
         else:
-            when = moment or store.clock.now(engine)
-            signal, in_sample = store.predictions.answer_at(engine, market, when, {}, version, stale_after)
+            signal, in_sample = store.predictions.answer_at(
+                engine, market, moment, now, {}, version, stale_after
+            )
             content = {**model.predictions.document(signal), "in_sample": in_sample}
     if as_json:
         output.document(content)

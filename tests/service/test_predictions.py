@@ -150,16 +150,17 @@ def test_an_answer_for_the_past_stands_on_the_bars_of_then(client: TestClient, c
     assert ledger(client)["items"] == []
 
 
-def test_a_named_version_answers_together_with_at(
+def test_a_named_version_answers_of_then_or_of_now(
     client: TestClient, champion: int, engine: Engine, market_id: int, packed: Packed
 ) -> None:
     other = add_version(engine, market_id, packed, None)
     at = {**ASK, "at": "2024-06-30T20:30:00Z"}
     assert client.post("/v1/predict", json={**at, "version": other}).json()["version"] == other
     assert client.post("/v1/predict", json=at).json()["version"] == champion
-    assert (
-        problem(client.post("/v1/predict", json={**ASK, "version": other}))["type"] == "/problems/bad-input"
-    )
+    now = client.post("/v1/predict", json={**ASK, "version": other}).json()
+    assert sorted(now) == sorted([*PREDICTION, "in_sample"])
+    assert (now["version"], now["as_of"]) == (other, "2024-07-01T00:00:00Z")
+    assert ledger(client)["items"] == []
     assert problem(client.post("/v1/predict", json={**at, "version": 99}))["type"] == "/problems/not-found"
 
 

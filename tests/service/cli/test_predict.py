@@ -43,6 +43,12 @@ def test_an_answer_about_the_past_is_not_in_the_ledger(filled: Engine, barprop: 
     assert ledger(filled) == before
 
 
+def test_the_future_cannot_be_asked(filled: Engine, barprop: Barprop) -> None:
+    ran = barprop("predict", "LIVE", "1h", "--at", iso(datetime.now(UTC) + timedelta(minutes=1)))
+    assert (ran.code, ran.out) == (1, "")
+    assert "future" in ran.err
+
+
 def test_a_time_without_a_zone_is_utc(filled: Engine, barprop: Barprop) -> None:
     hour = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(hours=100)
     naive = hour.replace(tzinfo=None).isoformat()
