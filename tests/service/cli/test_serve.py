@@ -14,7 +14,7 @@ import pytest
 
 import store.database
 from model.errors import BadInput
-from service.cli import serve
+from service.cli import parent, serve
 from store.database import Engine
 from store.settings import Settings
 from tests.processes import first_document, http, started
@@ -124,7 +124,7 @@ def test_a_worker_that_cannot_be_started_is_tried_again(
             stopping.set()
         raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
 
-    monkeypatch.setattr(serve.parent, "start", start)
+    monkeypatch.setattr(parent, "start", start)
     monkeypatch.setattr(serve, "RESTART_SECONDS", 0.001)
     with serve.beside(Settings(), stopping):
         assert stopping.wait(10)
