@@ -4,6 +4,7 @@ A bar is named by its open time `ts`; it is known at its close, `ts + timeframe`
 `Bars` is a Polars frame of closed bars in BAR_SCHEMA, sorted by `ts`, one row a bar.
 """
 
+import math
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -160,11 +161,19 @@ def _told_apart(sound: pl.DataFrame) -> tuple[Bars, pl.DataFrame]:
 
 
 def _fits(bars: Bars, stated: Timeframe) -> None:
-    """Raises BadBars where the most common step between bars is not the stated timeframe."""
+    """Raises BadBars where the usual step between bars is not the stated timeframe.
+
+    Scattered bars, as corrections are, have no usual step, none that is half of all: they fit where the timeframe is
+    the greatest that all their steps are multiples of.
+    """
     steps = bars["ts"].diff().drop_nulls()
     if len(steps) < STEPS_TO_JUDGE_TIMEFRAME:
         return
     usual: timedelta = steps.mode().sort()[0]
+    scattered = 2 * (steps == usual).sum() < len(steps)
+    divisor = math.gcd(*steps.dt.total_microseconds().unique())
+    if scattered and timedelta(microseconds=divisor) == stated.length:
+        return
     near = abs(usual - stated.length) <= timedelta(days=2) if stated.name == "1M" else usual == stated.length
     if not near:
         raise BadBars(

@@ -202,6 +202,40 @@ def test_bars_of_another_timeframe_are_refused_as_a_whole(step: str, fits: bool)
             check(made, HOUR, LATER)
 
 
+def at_steps(*steps: int) -> pl.DataFrame:
+    """Bars that opened so many hours apart."""
+    return frame(*({"ts": START + timedelta(hours=hour)} for hour in accumulate(steps, initial=0)))
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [30, 3, 17, 400, 9, 3, 81, 5, 33],  # corrections, here and there
+        [1, 5, 1, 7, 1, 9, 1, 4, 1, 12],
+    ],
+)
+def test_scattered_bars_fit_by_what_all_their_steps_are_multiples_of(steps: list[int]) -> None:
+    scattered = at_steps(*steps)
+    assert check(scattered, HOUR, LATER)[0].equals(scattered)
+    with pytest.raises(BadBars, match="not the timeframe 30m"):
+        check(scattered, timeframe("30m"), LATER)
+    with pytest.raises(BadBars, match="not the timeframe 2h"):
+        check(scattered, timeframe("2h"), LATER)
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [4, 12, 4, 20, 8, 16, 8, 4, 12, 24],  # four hours, with gaps
+        [24, 24, 23, 24, 24, 72, 25, 24, 24, 24],  # days at a midnight that moves
+        [24] * 4 + [72] + [24] * 4 + [73],
+    ],
+)
+def test_longer_bars_with_gaps_are_not_taken_for_scattered_ones(steps: list[int]) -> None:
+    with pytest.raises(BadBars, match="not the timeframe 1h"):
+        check(at_steps(*steps), HOUR, LATER)
+
+
 def test_a_few_bars_do_not_tell_their_timeframe() -> None:
     made = synthetic.bars(bars.STEPS_TO_JUDGE_TIMEFRAME, every=timedelta(hours=4))
     assert check(made, HOUR, LATER)[0].equals(made)
