@@ -24,8 +24,6 @@ from store.settings import Settings
 KINDS = (".parquet", ".feather", ".arrow", ".csv", ".txt", ".tsv", ".json", ".jsonl")
 # A file that changed this recently may be half written.
 SETTLED_AFTER = timedelta(seconds=2)
-# The last successful ingest is among so many jobs, or everything is read again.
-JOBS_LOOKED_AT = 200
 
 State = list[int]  # size in bytes, time of change in nanoseconds; a list, as JSON gives it back
 
@@ -62,9 +60,7 @@ def ingest_file(
 
 def waiting(engine: Engine, inbox: Path, now: datetime) -> bool:
     """Whether the inbox holds a file that the last ingest has not taken as it is. `now` is the machine's time."""
-    with store.database.read(engine) as conn:
-        last = store.jobs.last(conn, None, "ingest")
-    taken = _taken(last)
+    taken = _taken(engine)
     return any(taken.get(path.name) != state for path, state in _settled(inbox, now))
 
 
@@ -84,7 +80,7 @@ def run(
         return lambda conn: {"files": [], "refused": [], "taken": {}}
     if not inbox.is_dir():
         raise BadInput(f"the inbox {inbox} is no folder")
-    before = _taken_before(engine, job)
+    before = _taken(engine)
     # a file's time is the machine's, whatever a demo's clock says
     present = _settled(inbox, job.started_at or job.requested_at)
     reports, refused = [], []
@@ -134,15 +130,8 @@ def _market(path: Path) -> Market:
         raise BadInput(f"{path.name}: {error}") from error
 
 
-def _taken(job: Job | None) -> dict[str, State]:
-    """What that job took, if it ended well."""
-    if job is None or job.state != "succeeded" or job.result is None:
-        return {}
-    return dict(job.result.get("taken", {}))
-
-
-def _taken_before(engine: Engine, job: Job) -> dict[str, State]:
+def _taken(engine: Engine) -> dict[str, State]:
+    """What the last ingest that ended well had taken."""
     with store.database.read(engine) as conn:
-        earlier = store.jobs.page(conn, None, job.id, JOBS_LOOKED_AT)
-    ended = (other for other in earlier if other.kind == "ingest" and other.state == "succeeded")
-    return _taken(next(ended, None))
+        job = store.jobs.last_succeeded(conn, None, "ingest")
+    return {} if job is None or job.result is None else dict(job.result.get("taken", {}))

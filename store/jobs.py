@@ -291,3 +291,10 @@ def last(conn: Connection, market_id: int | None, kind: str) -> Job | None:
     of_kind = _select().where(jobs.c.kind == kind, jobs.c.market_id == market_id)
     row = conn.execute(of_kind.order_by(jobs.c.id.desc()).limit(1)).one_or_none()
     return None if row is None else _job(row)
+
+
+def last_succeeded(conn: Connection, market_id: int | None, kind: str) -> Job | None:
+    """The newest job of that market's kind that ended well."""
+    of_kind = _select().where(jobs.c.kind == kind, jobs.c.market_id == market_id, jobs.c.state == "succeeded")
+    row = conn.execute(of_kind.order_by(jobs.c.id.desc()).limit(1)).one_or_none()
+    return None if row is None else _job(row)

@@ -209,6 +209,26 @@ def test_other_jobs_in_between_make_nothing_forgotten(inbox: Inbox) -> None:
     assert taken(inbox.look()) == {}
 
 
+def test_hundreds_of_other_jobs_in_between_make_nothing_forgotten(inbox: Inbox) -> None:
+    inbox.put("ETHUSDT_1h.csv", BARS.write_csv)
+    inbox.look()
+    with db.write(inbox.engine) as conn:
+        for number in range(300):
+            store.jobs.ask(conn, "retrain", None, {"seed": number}, inbox.machine_now)
+    assert not inbox.waits()
+    assert taken(inbox.look()) == {}
+
+
+def test_after_a_failure_what_an_earlier_job_took_is_not_waited_for(inbox: Inbox) -> None:
+    inbox.put("ETHUSDT_1h.csv", BARS.write_csv)
+    inbox.look()
+    inbox.look(fail=True)
+    assert not inbox.waits()
+    inbox.put("BTCUSDT_1h.csv", BARS.write_csv)
+    assert inbox.waits()
+    assert taken(inbox.look()) == {"BTCUSDT_1h.csv": 30}
+
+
 def test_a_file_that_may_be_half_written_waits(inbox: Inbox) -> None:
     inbox.put("ETHUSDT_1h.csv", BARS.write_csv, age=timedelta(seconds=1))
     assert not inbox.waits()
