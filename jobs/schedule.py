@@ -176,11 +176,11 @@ def _ask(
     due = []
     with store.database.read(engine) as conn:
         for row in store.markets.all(conn):
+            if row.paused or not _fresh(conn, row, clock, settings):
+                continue
             params = params_of(settings, given, store.bars.count(conn, row.id))
             if (
                 params is not None
-                and not row.paused
-                and _fresh(conn, row, clock, settings)
                 and _new_bars(conn, row.id, done_until(conn, row.id), min_new_bars)
                 and not _held_back(conn, row.id, schedule.kind, now)
             ):
@@ -212,7 +212,7 @@ def _fresh(conn: Connection, row: MarketRow, clock: datetime, settings: Settings
 
 
 def _new_bars(conn: Connection, market_id: int, done_until: datetime | None, least: int) -> bool:
-    return done_until is None or store.bars.count(conn, market_id, after=done_until) >= least
+    return done_until is None or store.bars.count_after(conn, market_id, done_until, least) >= least
 
 
 def _held_back(conn: Connection, market_id: int | None, kind: str, now: datetime) -> bool:

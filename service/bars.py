@@ -133,7 +133,8 @@ def newest(
     timeframe = model.bars.timeframe(market.timeframe)
     with store.database.read(engine) as conn:
         row = store.markets.need(conn, market)
-        bars = store.bars.read(conn, row.id, timeframe, closed_by=cursor or clock(), last=limit + 1)
+        bars = store.bars.read(
+            conn, row.id, timeframe, closed_by=clock(), opened_before=cursor, last=limit + 1
+        )
     shown = [{**bar, "ts": iso(bar["ts"])} for bar in bars.tail(limit).reverse().iter_rows(named=True)]
-    # the older bars are those that had closed when the oldest one shown opened
     return {"items": shown, "next": shown[-1]["ts"] if len(bars) > limit else None}

@@ -4,13 +4,13 @@ Rows go from and to the database's cursor directly, without an object for each: 
 """
 
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from sqlalchemy import Connection, Select, func, select
+from sqlalchemy import Connection, Select, func, select, update
 
 import model.bars
 import store.markets
@@ -18,10 +18,12 @@ from model.bars import TS, Bars, Market, Rejection, Timeframe, iso
 from model.errors import BadBars
 from store import database
 from store.database import Engine
-from store.tables import EPOCH, MICROSECOND, bars, micros
+from store.tables import EPOCH, MICROSECOND, bars, markets, micros
 
 # Rows of one transaction: a kill loses at most those, and nobody else waits long.
 CHUNK_ROWS = 50_000
+# A chunk of so few rows asks for the kept bars one by one: two that lie years apart must not read what lies between.
+FEW_ROWS = 500
 
 Rows = NDArray[np.void]  # of the columns asked for, by name
 
@@ -76,12 +78,13 @@ def add(engine: Engine, market: Market, frame: pl.DataFrame, now: datetime) -> I
             row = store.markets.ensure(conn, market, now)
             judged = _beside_kept(conn, row.id, chunk)
             known, same = pl.col("revision").is_not_null(), _same()
+            counts = judged.select(
+                (~known).sum().alias("added"),
+                same.sum().alias("repeated"),
+                (known & ~same).sum().alias("corrected"),
+            ).row(0)
             _insert(conn, row.id, judged.filter(~same), now)
-        counts = judged.select(
-            (~known).sum().alias("added"),
-            same.sum().alias("repeated"),
-            (known & ~same).sum().alias("corrected"),
-        ).row(0)
+            _count_in(conn, row.id, counts[0])
         added, repeated, corrected = added + counts[0], repeated + counts[1], corrected + counts[2]
     gaps = model.bars.gaps(sound, timeframe)
     return IngestReport(market, added, repeated, corrected, rejected, gaps, sound["ts"][0], sound["ts"][-1])
@@ -100,9 +103,10 @@ def _refusal(rejected: tuple[Rejection, ...]) -> str:
 def _beside_kept(conn: Connection, market_id: int, chunk: Bars) -> pl.DataFrame:
     """The chunk with `ts` in microseconds, and beside each row the kept `revision` and `kept_…` values, if any."""
     rows = chunk.with_columns(pl.col("ts").dt.epoch("us"))
-    between = bars.c.ts.between(rows["ts"][0], rows["ts"][-1])
+    few = len(rows) <= FEW_ROWS
+    these = bars.c.ts.in_(rows["ts"].to_list()) if few else bars.c.ts.between(rows["ts"][0], rows["ts"][-1])
     columns = ("ts", "revision", *VALUES)
-    ordered = _select(market_id, columns).where(between).order_by(bars.c.ts, bars.c.revision)
+    ordered = _select(market_id, columns).where(these).order_by(bars.c.ts, bars.c.revision)
     kept = _frame(_newest_revisions(_rows(conn, ordered, columns)))
     return rows.join(
         kept.rename({name: f"kept_{name}" for name in VALUES}), on="ts", how="left", maintain_order="left"
@@ -128,6 +132,12 @@ def _insert(conn: Connection, market_id: int, rows: pl.DataFrame, now: datetime)
     conn.exec_driver_sql(f"INSERT INTO bars ({', '.join(_INSERTED)}) VALUES ({marks})", tuples)  # noqa: S608
 
 
+def _count_in(conn: Connection, market_id: int, added: int) -> None:
+    if added:
+        counted = update(markets).where(markets.c.id == market_id)
+        conn.execute(counted.values(bars=markets.c.bars + added))
+
+
 def read(
     conn: Connection,
     market_id: int,
@@ -135,26 +145,36 @@ def read(
     *,
     closed_by: datetime | None = None,
     closed_from: datetime | None = None,
+    opened_before: datetime | None = None,
     last: int | None = None,
     recorded_by: datetime | None = None,
 ) -> Bars:
     """The newest revision of each bar, sorted; of those that closed within `closed_from` … `closed_by`, ends included.
 
-    `last` gives only that many of the newest, `recorded_by` what was known by then.
+    `opened_before` leaves out the bar that opened then, `last` gives only that many of the newest, `recorded_by` what
+    was known by then.
     """
     columns = ("ts", *VALUES)
     statement = _select(market_id, columns)
+    shortest, longest = _lengths(timeframe)
     if closed_by is not None:
-        statement = statement.where(bars.c.ts <= _open_of(timeframe, closed_by))
+        statement = statement.where(bars.c.ts <= micros(closed_by) - shortest)
     if closed_from is not None:
-        statement = statement.where(bars.c.ts >= _open_of(timeframe, closed_from))
+        statement = statement.where(bars.c.ts >= micros(closed_from) - longest)
+    if opened_before is not None:
+        statement = statement.where(bars.c.ts < micros(opened_before))
     if recorded_by is not None:
         statement = statement.where(bars.c.recorded_at <= micros(recorded_by))
-    if last is None:
-        found = _newest_revisions(_rows(conn, statement.order_by(bars.c.ts, bars.c.revision), columns))
-    else:
-        found = _last(conn, statement, columns, last)
-    return _frame(found).with_columns(pl.col("ts").cast(TS))
+    if last is not None and shortest == longest:
+        return _bars(_last(conn, statement, columns, last))
+    found = _bars(_newest_revisions(_rows(conn, statement.order_by(bars.c.ts, bars.c.revision), columns)))
+    if shortest != longest:  # the bounds let bars through that are longer or shorter than the calendar's
+        close = timeframe.closes(pl.col("ts"))
+        found = found.filter(
+            pl.lit(True) if closed_by is None else close <= closed_by,
+            pl.lit(True) if closed_from is None else close >= closed_from,
+        )
+    return found if last is None else found.tail(last)
 
 
 def _last(conn: Connection, statement: Select[tuple[Any, ...]], columns: tuple[str, ...], last: int) -> Rows:
@@ -176,10 +196,12 @@ def _newest_revisions(rows: Rows) -> Rows:
     return rows if newest.all() else rows[newest]
 
 
-def _open_of(timeframe: Timeframe, close: datetime) -> int:
-    """The open, in microseconds, of the bar that closes at `close`."""
-    opened = pl.Series([close], dtype=TS).dt.offset_by(f"-{timeframe.every}")
-    return int(opened.dt.epoch("us").item())
+def _lengths(timeframe: Timeframe) -> tuple[int, int]:
+    """The shortest and the longest bar in microseconds. They differ for a month alone, where an open cannot be told
+    from a close: bars of 29 to 31 January all close on the last of February."""
+    if timeframe.every.endswith("mo"):
+        return timedelta(days=28) // MICROSECOND, timedelta(days=31) // MICROSECOND
+    return (length := timeframe.length // MICROSECOND), length
 
 
 def _select(market_id: int, columns: tuple[str, ...]) -> Select[tuple[Any, ...]]:
@@ -198,6 +220,10 @@ def _frame(rows: Rows) -> pl.DataFrame:
     return pl.DataFrame(
         [pl.Series(name, np.ascontiguousarray(rows[name])) for name in rows.dtype.names or ()]
     )
+
+
+def _bars(rows: Rows) -> Bars:
+    return _frame(rows).with_columns(pl.col("ts").cast(TS))
 
 
 def open_times(conn: Connection, market_id: int, last: int) -> pl.Series:
@@ -220,9 +246,14 @@ def newest(conn: Connection, market_id: int) -> datetime | None:
     return None if ts is None else EPOCH + ts * MICROSECOND
 
 
-def count(conn: Connection, market_id: int, after: datetime | None = None) -> int:
-    """How many bars the market has, or how many opened later than `after`."""
-    counted = select(func.count()).where(bars.c.market_id == market_id, bars.c.revision == 0)
-    if after is not None:
-        counted = counted.where(bars.c.ts > micros(after))
-    return conn.scalar(counted) or 0
+def count(conn: Connection, market_id: int) -> int:
+    """How many bars the market has."""
+    return conn.scalar(select(markets.c.bars).where(markets.c.id == market_id)) or 0
+
+
+def count_after(conn: Connection, market_id: int, opened: datetime, limit: int) -> int:
+    """How many bars opened later than that, counted up to `limit`."""
+    later = select(bars.c.ts).where(
+        bars.c.market_id == market_id, bars.c.revision == 0, bars.c.ts > micros(opened)
+    )
+    return conn.scalar(select(func.count()).select_from(later.limit(limit).subquery())) or 0

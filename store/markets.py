@@ -46,7 +46,7 @@ def ensure(conn: Connection, market: Market, now: datetime) -> MarketRow:
     if row is None:
         insert = postgresql.insert if conn.dialect.name == "postgresql" else sqlite.insert
         made = insert(markets).values(
-            symbol=market.symbol, timeframe=market.timeframe, paused=False, created_at=now
+            symbol=market.symbol, timeframe=market.timeframe, paused=False, created_at=now, bars=0
         )
         conn.execute(made.on_conflict_do_nothing())
         row = conn.execute(held).one()

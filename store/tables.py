@@ -1,8 +1,8 @@
 """Every table. Times are microseconds since 1970 UTC in a BIGINT: exact, sortable, the same in SQLite and PostgreSQL.
 
-Rows are appended; what changes in place is a job's state, a ledger row's outcome, a schedule, a market's pause,
-a key's last use, and the clock of a demo. An id names one thing for ever: `sqlite_autoincrement` keeps SQLite
-from giving a deleted row's id to the next one.
+Rows are appended; what changes in place is a job's state, a ledger row's outcome, a schedule, a market's pause and
+its count of bars, a key's last use, and the clock of a demo. An id names one thing for ever: `sqlite_autoincrement`
+keeps SQLite from giving a deleted row's id to the next one.
 """
 
 import json
@@ -80,6 +80,7 @@ markets = Table(
     Column("timeframe", String(8), nullable=False),
     Column("paused", Boolean, nullable=False, default=False),
     Column("created_at", Moment, nullable=False),
+    Column("bars", BigInteger, nullable=False, default=0),  # how many it has, revisions not counted
     UniqueConstraint("symbol", "timeframe"),
     sqlite_autoincrement=True,
 )

@@ -37,6 +37,7 @@ def upgrade() -> None:
         sa.Column("timeframe", sa.String(length=8), nullable=False),
         sa.Column("paused", sa.Boolean(), nullable=False),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.Column("bars", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_markets"),
         sa.UniqueConstraint("symbol", "timeframe", name="uq_markets_symbol_timeframe"),
         sqlite_autoincrement=True,

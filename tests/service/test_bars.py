@@ -1,11 +1,13 @@
 """Pushing bars in, and reading them back."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from fastapi.testclient import TestClient
 
+from model.bars import iso
 from service.app import create_app
 from store.database import Engine
 from store.settings import Settings
@@ -144,6 +146,31 @@ def test_the_newest_bars_come_first_and_pages_follow_each_other(client: TestClie
             break
     assert found == expected
     assert (len(found), pages) == (BARS, 4)
+
+
+def test_pages_of_one_give_every_bar_once_though_days_have_23_to_25_hours(
+    client: TestClient,
+) -> None:
+    zone = ZoneInfo("America/New_York")
+    days = [datetime(2024, 3, 7, tzinfo=zone) + timedelta(days=at) for at in range(7)]
+    days += [datetime(2023, 11, 2, tzinfo=zone) + timedelta(days=at) for at in range(7)]
+    expected = [iso(day) for day in sorted(days, reverse=True)]
+    push(client, *(bar(day) for day in days), timeframe="1d")
+    found: list[str] = []
+    cursor = None
+    while cursor is not None or not found:
+        page = stored(client, timeframe="1d", limit=1, **({"cursor": cursor} if cursor else {}))
+        found += [item["ts"] for item in page["items"]]
+        cursor = page["next"]
+    assert found == expected
+
+
+def test_a_cursor_shows_no_bar_that_has_not_closed(client: TestClient, clock: Clock) -> None:
+    push(client, bar(OPEN), bar(OPEN - timedelta(hours=1)))
+    clock.now = CLOSE - timedelta(minutes=1)
+    assert [item["ts"] for item in stored(client, cursor=iso(CLOSE))["items"]] == [
+        iso(OPEN - timedelta(hours=1))
+    ]
 
 
 def test_bars_of_an_unknown_market_are_not_found(client: TestClient) -> None:

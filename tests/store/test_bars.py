@@ -1,5 +1,6 @@
 """Bars that were kept stay kept: twice is once, a change is a revision, a read is what an honest list would say."""
 
+import calendar
 import json
 import multiprocessing
 import os
@@ -54,6 +55,11 @@ def rows_stored(engine: Engine) -> int:
         return conn.scalar(select(func.count()).select_from(table)) or 0
 
 
+def counted(engine: Engine, market: Market = ETH) -> int:
+    with db.read(engine) as conn:
+        return store.bars.count(conn, store.markets.need(conn, market).id)
+
+
 def changed(bars: Bars, by: float = 1.0) -> Bars:
     return bars.with_columns(pl.col("volume") + by)
 
@@ -92,8 +98,7 @@ def test_a_changed_bar_is_a_further_revision_and_the_newest_serves(database: Eng
     expected = pl.concat([BARS.head(10), first.head(1), second, first.tail(1), BARS.slice(13)])
     assert kept(database).equals(expected)
     assert rows_stored(database) == 64
-    with db.read(database) as conn:
-        assert store.bars.count(conn, store.markets.need(conn, ETH).id) == 60
+    assert counted(database) == 60
 
 
 def test_a_bar_that_becomes_again_what_it_was_is_a_further_revision(database: Engine) -> None:
@@ -272,13 +277,91 @@ def test_counts_and_times_are_of_bars_not_of_revisions(database: Engine) -> None
         ident = store.markets.need(conn, ETH).id
         assert store.bars.newest(conn, ident) == BARS["ts"][-1]
         assert store.bars.count(conn, ident) == 60
-        assert store.bars.count(conn, ident, after=BARS["ts"][50]) == 9
+        for limit in (0, 1, 8, 9, 10, 99):
+            assert store.bars.count_after(conn, ident, BARS["ts"][50], limit) == min(limit, 9)
         assert store.bars.open_times(conn, ident, 12).equals(BARS["ts"].tail(12))
         assert store.bars.open_times(conn, ident, 99).equals(BARS["ts"])
         assert store.bars.newest(conn, ident + 1) is None
-        assert store.bars.count(conn, ident + 1) == 0
+        assert store.bars.count(conn, ident + 1) == store.bars.count_after(conn, ident + 1, START, 9) == 0
         assert store.bars.open_times(conn, ident + 1, 5).is_empty()
         assert store.bars.read(conn, ident + 1, HOUR).schema == BAR_SCHEMA
+
+
+month_stamps = st.lists(
+    st.timedeltas(timedelta(0), timedelta(days=150)).map(
+        lambda since: datetime(2023, 11, 1, tzinfo=UTC) + since
+    )
+    | st.sampled_from(
+        [datetime(2024, 1, day, hour, tzinfo=UTC) for day in (28, 29, 30, 31) for hour in (0, 9)]
+    ),
+    min_size=1,
+    max_size=7,  # fewer than tell their timeframe
+    unique=True,
+)
+
+
+def month_later(at: datetime) -> datetime:
+    """The same day and time of the next month, or its last day where it is too short: by the calendar module."""
+    year, month = (at.year + 1, 1) if at.month == 12 else (at.year, at.month + 1)
+    return at.replace(year=year, month=month, day=min(at.day, calendar.monthrange(year, month)[1]))
+
+
+@few_examples
+@given(stamps=month_stamps, last=st.integers(0, 8), data=st.data())
+def test_a_month_is_read_by_a_time_if_and_only_if_it_has_closed_by_then(
+    engine: Engine, stamps: list[datetime], last: int, data: st.DataObject
+) -> None:
+    market = Market(next(fresh).symbol, "1M")
+    stamps = sorted(stamps)
+    months = synthetic.bars(len(stamps)).with_columns(ts=pl.Series(stamps, dtype=BAR_SCHEMA["ts"]))
+    store.bars.add(engine, market, months, NOW)
+    near = data.draw(st.sampled_from(stamps).map(month_later))
+    for at in (near, near - timedelta(microseconds=1), near + timedelta(hours=9)):
+        past = [ts for ts in stamps if month_later(ts) <= at]
+        assert kept(engine, market, closed_by=at)["ts"].to_list() == past
+        assert (
+            kept(engine, market, closed_by=at, last=last)["ts"].to_list() == past[max(len(past) - last, 0) :]
+        )
+        since = [ts for ts in stamps if month_later(ts) >= at]
+        assert kept(engine, market, closed_from=at)["ts"].to_list() == since
+
+
+@few_examples
+@given(adds=st.lists(st.lists(st.integers(0, 59), min_size=1, max_size=9), min_size=1, max_size=6))
+def test_the_count_is_that_of_the_distinct_bars(engine: Engine, adds: list[list[int]]) -> None:
+    market = next(fresh)
+    for volume, at in enumerate(adds, 1):
+        frame = BARS[sorted(set(at))].with_columns(volume=pl.lit(float(volume % 2)))
+        # scattered bars come one by one: what they say of their timeframe is not the question here
+        for one in frame.iter_slices(1):
+            store.bars.add(engine, market, one, NOW)
+    assert counted(engine, market) == len({hour for at in adds for hour in at})
+
+
+@pytest.mark.parametrize("few", [0, 500])
+def test_bars_far_apart_are_judged_beside_what_is_kept(
+    database: Engine, monkeypatch: pytest.MonkeyPatch, few: int
+) -> None:
+    monkeypatch.setattr(store.bars, "FEW_ROWS", few)
+    store.bars.add(database, ETH, BARS, NOW)
+    ends = pl.concat([changed(BARS.head(1)), changed(BARS.tail(1)), BARS.slice(30, 1)])
+    report = store.bars.add(database, ETH, ends, NOW)
+    assert (report.added, report.repeated, report.corrected) == (0, 1, 2)
+    assert kept(database).equals(pl.concat([changed(BARS.head(1)), BARS[1:59], changed(BARS.tail(1))]))
+
+
+def test_few_bars_far_apart_read_none_between(database: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.bars.add(database, ETH, BARS, NOW)
+    read, rows = [], store.bars._rows
+
+    def noting(*asked: Any) -> Any:
+        found = rows(*asked)
+        read.append(len(found))
+        return found
+
+    monkeypatch.setattr(store.bars, "_rows", noting)
+    store.bars.add(database, ETH, pl.concat([BARS.head(1), BARS.tail(1)]), NOW)
+    assert read == [2]
 
 
 # ---------------------------------------------------------------- several at once, and killed
@@ -312,7 +395,7 @@ def test_two_processes_that_add_the_same_at_once_both_succeed(database: Engine, 
     answers = [receiver.recv() for receiver, _ in pipes]
     assert [sum(answer) for answer in answers] == [len(MANY)] * 2
     assert [sum(counts) for counts in zip(*answers, strict=True)] == [len(MANY), len(MANY), 0]
-    assert rows_stored(database) == len(MANY)
+    assert rows_stored(database) == counted(database, MANY_MARKET) == len(MANY)
     assert kept(database, MANY_MARKET).equals(MANY)
 
 
@@ -330,6 +413,7 @@ def test_a_kill_loses_no_chunk_that_was_committed(engine: Engine) -> None:
     assert len(left) % store.bars.CHUNK_ROWS == 0 or len(left) == len(MANY)
     assert len(left) > 0
     assert left.equals(MANY.head(len(left)))
+    assert counted(engine, MANY_MARKET) == len(left)
     report = store.bars.add(engine, MANY_MARKET, MANY, NOW)
     assert (report.added, report.repeated) == (len(MANY) - len(left), len(left))
     assert kept(engine, MANY_MARKET).equals(MANY)
