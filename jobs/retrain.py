@@ -13,6 +13,7 @@ from threadpoolctl import threadpool_info
 import store.bars
 import store.health
 import store.markets
+import store.runs
 import store.versions
 from model import (
     artifact,
@@ -161,7 +162,7 @@ def _record(
 ) -> int:
     assert job.market_id is not None
     curve = fit.curve if fit is not None else ()
-    return store.versions.add_run(
+    return store.runs.add(
         conn,
         job_id=job.id,
         market_id=job.market_id,

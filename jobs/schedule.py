@@ -24,6 +24,7 @@ import store.clock
 import store.database
 import store.jobs
 import store.markets
+import store.runs
 import store.versions
 from model.errors import BadInput
 from model.features import HISTORY, WARMUP, FeatureSet
@@ -228,7 +229,7 @@ def _held_back(conn: Connection, market_id: int | None, kind: str, now: datetime
 def _trained_until(conn: Connection, market_id: int) -> datetime | None:
     """The open time of the newest bar that the last training read; None where there was none, or where what came of
     it fits today's features no more."""
-    run = store.versions.last_run(conn, market_id)
+    run = store.runs.last(conn, market_id)
     if run is None or (run.version_id is not None and _outdated(conn, run.version_id)):
         return None
     return _before(run.bars_until)

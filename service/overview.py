@@ -15,6 +15,7 @@ import store.jobs
 import store.markets
 import store.outcomes
 import store.predictions
+import store.runs
 import store.versions
 from model.bars import Market, iso
 from model.features import HISTORY
@@ -23,7 +24,7 @@ from store.figures import Unscored
 from store.jobs import Job
 from store.markets import MarketRow
 from store.outcomes import LiveScore
-from store.versions import TrainingRun
+from store.runs import TrainingRun
 
 KEPT_SECONDS = 5.0
 
@@ -65,7 +66,7 @@ def market_state(conn: Connection, row: MarketRow, stale_after_timeframes: float
         champion_since=None if crowned is None else crowned.effective_from,
         live=None if crowned is None else store.outcomes.live(conn, crowned.version),
         unscored=store.figures.unscored(conn, row),
-        last_run=store.versions.last_run(conn, row.id),
+        last_run=store.runs.last(conn, row.id),
         last_retrain=store.jobs.last(conn, row.id, "retrain"),
         last_backtest=store.backtests.last(conn, row.id),
     )

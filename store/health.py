@@ -8,7 +8,7 @@ from sqlalchemy import Connection, select
 
 from model.errors import NotFound
 from model.health import GradientHealth
-from store import versions
+from store import runs, versions
 from store.tables import gradient_health
 
 
@@ -29,7 +29,7 @@ def of_version(conn: Connection, version_id: int) -> dict[str, Any]:
     `epochs` has each epoch's losses and layers; `layers` repeats those of the last epoch.
     """
     version = versions.get(conn, version_id)
-    run = versions.run_of(conn, version_id)
+    run = runs.of_version(conn, version_id)
     if run is None:
         raise NotFound(f"version {version.id} has no training run, so no gradient health")
     rows = conn.execute(

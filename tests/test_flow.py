@@ -16,6 +16,7 @@ import store.jobs
 import store.markets
 import store.outcomes
 import store.predictions
+import store.runs
 import store.versions
 from jobs import executors, schedule
 from model.bars import Bars, Market, iso, timeframe
@@ -105,7 +106,7 @@ def test_every_answer_was_scored_by_what_came_of_it(lived: Engine, bars: Bars) -
 
 def test_a_training_followed_every_so_many_new_bars_and_no_other(lived: Engine, bars: Bars) -> None:
     with store.database.read(lived) as conn:
-        runs = [store.versions.run_of(conn, version.id) for version in store.versions.page(conn)][::-1]
+        runs = [store.runs.of_version(conn, version.id) for version in store.versions.page(conn)][::-1]
     lasts = range(KNOWN - 1, KNOWN + LIVED, NEW_BARS)
     assert [run.bars_until for run in runs if run is not None] == [
         HOUR.close_of(bars["ts"][i]) for i in lasts

@@ -13,6 +13,7 @@ import store.health
 import store.jobs
 import store.markets
 import store.predictions
+import store.runs
 import store.versions
 from jobs import executors
 from model import artifact, bars, training
@@ -56,7 +57,7 @@ def test_it_leaves_a_version_its_run_its_health_and_its_role(database: Engine) -
     assert result["outcome"] == "promoted"
     with store.database.read(database) as conn:
         version = store.versions.get(conn, result["version"])
-        run = store.versions.last_run(conn, market_id)
+        run = store.runs.last(conn, market_id)
         health = store.health.of_version(conn, result["version"])
         assert store.versions.champion(conn, market_id) == version.id
         arrays, manifest = artifact.unpack(store.versions.packed(conn, version.id))
@@ -96,7 +97,7 @@ def test_too_few_bars_fail_with_a_reason_and_leave_a_run_but_no_version(engine: 
     with pytest.raises(TrainingFailed, match="too few"):
         retrain(engine, market_id, now)
     with store.database.read(engine) as conn:
-        run = store.versions.last_run(conn, market_id)
+        run = store.runs.last(conn, market_id)
         assert store.versions.page(conn, market_id) == []
     assert run is not None
     assert run.outcome == "failed"
@@ -114,7 +115,7 @@ def test_a_training_that_is_broken_off_leaves_no_trace(engine: Engine) -> None:
         jobs.retrain.run(engine, job, SETTINGS, lambda: NOW, break_off)
     with store.database.read(engine) as conn:
         assert store.versions.page(conn, market_id) == []
-        assert store.versions.last_run(conn, market_id) is None
+        assert store.runs.last(conn, market_id) is None
         assert store.versions.history(conn, market_id) == []
 
 
@@ -127,7 +128,7 @@ def test_a_job_that_was_taken_from_its_worker_leaves_no_trace(database: Engine) 
         executors.finish(database, job, keep)
     with store.database.read(database) as conn:
         assert store.versions.page(conn, market_id) == []
-        assert store.versions.last_run(conn, market_id) is None
+        assert store.runs.last(conn, market_id) is None
         assert store.versions.champion(conn, market_id) is None
         assert store.jobs.get(conn, job.id).state == "failed"
 

@@ -12,6 +12,7 @@ import store.clock
 import store.database
 import store.jobs
 import store.markets
+import store.runs
 import store.versions
 from jobs import schedule
 from model.bars import Market
@@ -151,7 +152,7 @@ def trained(engine: Engine, market_id: int, bars_until: datetime, outcome: str =
     assert claimed is not None
     assert claimed.id == job.id
     with store.database.write(engine) as conn:
-        store.versions.add_run(
+        store.runs.add(
             conn,
             job_id=job.id,
             market_id=market_id,

@@ -15,6 +15,7 @@ import store.bars
 import store.database
 import store.jobs
 import store.markets
+import store.runs
 import store.schedules
 import store.versions
 from jobs.executors import machine_now
@@ -175,7 +176,7 @@ def test_two_workers_never_run_a_job_twice(database: Engine) -> None:
     with working(settings_of(database)), working(settings_of(database)):
         until(lambda: all(state(database, job_id) == "succeeded" for job_id in asked))
     with store.database.read(database) as conn:
-        runs = [store.versions.run_of(conn, version.id) for version in store.versions.page(conn)]
+        runs = [store.runs.of_version(conn, version.id) for version in store.versions.page(conn)]
         owners = {store.jobs.get(conn, job_id).owner for job_id in asked}
     assert sorted(run.job_id for run in runs if run is not None) == asked
     assert len(owners) == 2, "both of them worked"

@@ -16,6 +16,7 @@ import store.database
 import store.jobs
 import store.outcomes
 import store.predictions
+import store.runs
 import store.settings
 import store.versions
 from service.app import create_app
@@ -59,7 +60,7 @@ def lived(client: TestClient, engine: Engine, market_id: int, champion: int, clo
         store.jobs.ask(conn, "backtest", market_id, {}, machine_now)
     store.jobs.claim(engine, "me", machine_now, timedelta(minutes=5))
     with store.database.write(engine) as conn:
-        store.versions.add_run(
+        store.runs.add(
             conn,
             job_id=asked.id,
             market_id=market_id,

@@ -8,6 +8,7 @@ from fastapi.testclient import TestClient
 import store.database
 import store.health
 import store.jobs
+import store.runs
 import store.versions
 from model.artifact import Packed
 from model.health import GradientHealth
@@ -23,7 +24,7 @@ def trained(engine: Engine, market_id: int, champion: int) -> int:
     """The champion, with the training run that it came from: two epochs of two layers."""
     with store.database.write(engine) as conn:
         job = store.jobs.ask(conn, "retrain", market_id, {}, CLOSE)
-        run = store.versions.add_run(
+        run = store.runs.add(
             conn,
             job_id=job.id,
             market_id=market_id,

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 
 import store.database
 import store.jobs
+import store.runs
 import store.versions
 from model import artifact
 from model.artifact import Packed
@@ -217,7 +218,7 @@ def add_run(conn: Connection, market_id: int, version: int | None, **other: Any)
         "curve": [{"epoch": 1, "train_loss": 0.7, "stop_loss": 0.69}],
         "verdict": "healthy",
     }
-    return store.versions.add_run(conn, **{**values, **other})
+    return store.runs.add(conn, **{**values, **other})
 
 
 def test_a_training_run_comes_back_as_it_was_recorded(
@@ -227,16 +228,16 @@ def test_a_training_run_comes_back_as_it_was_recorded(
         version = add(conn, market_id)
         first = add_run(conn, market_id, version)
         add_run(conn, other_market_id, None)
-        run = store.versions.last_run(conn, market_id)
+        run = store.runs.last(conn, market_id)
         assert run is not None
         assert (run.id, run.version_id, run.outcome, run.reason) == (first, version, "promoted", "first")
         assert (run.started_at, run.ended_at, run.bars_until) == (NOW, NOW + HOUR, NOW - HOUR)
         assert (run.scores, run.verdict) == ({"log_loss": 0.68}, "healthy")
         assert run.curve == [{"epoch": 1, "train_loss": 0.7, "stop_loss": 0.69}]
-        assert store.versions.run_of(conn, version) == run
-        assert store.versions.run_of(conn, 99) is None
+        assert store.runs.of_version(conn, version) == run
+        assert store.runs.of_version(conn, 99) is None
         add_run(conn, market_id, None, outcome="failed")
-        newest = store.versions.last_run(conn, market_id)
+        newest = store.runs.last(conn, market_id)
         assert newest is not None
         assert (newest.outcome, newest.version_id) == ("failed", None)
 
@@ -245,7 +246,7 @@ def test_a_training_that_diverged_is_recorded_too(database: Engine, market_id: i
     curve = [{"epoch": 1, "train_loss": float("nan"), "stop_loss": float("inf")}]
     with store.database.write(database) as conn:
         add_run(conn, market_id, None, outcome="failed", curve=curve, scores={"a": [float("nan"), 1.0]})
-        run = store.versions.last_run(conn, market_id)
+        run = store.runs.last(conn, market_id)
     assert run is not None
     assert run.curve == [{"epoch": 1, "train_loss": None, "stop_loss": None}]
     assert run.scores == {"a": [None, 1.0]}
