@@ -1,5 +1,6 @@
 """`barprop features`: what a network sees of a bar, and the proof that none of it comes from the future."""
 
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -52,6 +53,7 @@ def check(
 
     import model.bars
     import model.features
+    from model.bars import iso
     from model.features import FEATURES
 
     if market is None:
@@ -67,23 +69,41 @@ def check(
             length = model.bars.timeframe(market.timeframe)
             bars = store.bars.read(conn, row.id, length, last=LAST)
     length = model.bars.timeframe(market.timeframe)
-    found = model.features.check(bars, length, tuple(FEATURES.values()), seed=seed, cuts=cuts)
-    looking = sorted({one.feature for one in found})
+    every = tuple(FEATURES.values())
+    ahead = model.features.check(bars, length, every, seed=seed, cuts=cuts)
+    unmet = model.features.unmet_needs(bars, length, every, seed=seed, cuts=cuts)
+    # of each feature the first of what was found is enough to go and look
+    looking = {one.feature: one for one in reversed(ahead)}
+    lacking = {one.feature: one for one in reversed(unmet)}
     if as_json:
         output.document(
             {
-                "market": {"symbol": market.symbol, "timeframe": market.timeframe},
+                "market": asdict(market),
                 "bars": len(bars),
-                "features": len(FEATURES),
+                "features": len(every),
                 "cuts": cuts,
-                "look_ahead": looking,
+                "look_ahead": [
+                    {"feature": one.feature, "first_moved": iso(one.first_moved), "cut": iso(one.cut)}
+                    for one in looking.values()
+                ],
+                "unmet_needs": [
+                    {"feature": one.feature, "needs": one.needs, "bar": iso(one.ts)}
+                    for one in lacking.values()
+                ],
             }
         )
-    elif looking:
-        output.line(f"{len(looking)} of {len(FEATURES)} features look ahead: {', '.join(looking)}")
     else:
-        output.line(
-            f"none of {len(FEATURES)} features looks ahead: {cuts} cuts of {len(bars)} bars of {market}"
-        )
-    if looking:
+        for one in looking.values():
+            moved, cut = iso(one.first_moved), iso(one.cut)
+            output.line(f"{one.feature} looks ahead: its value at {moved} depends on bars from {cut} on")
+        for other in lacking.values():
+            output.line(
+                f"{other.feature} needs more than the {other.needs} bars it states: seen at {iso(other.ts)}"
+            )
+        if not looking and not lacking:
+            output.line(
+                f"none of {len(every)} features looks ahead, or at more bars than it states: "
+                f"{cuts} cuts of {len(bars)} bars of {market}"
+            )
+    if looking or lacking:
         raise typer.Exit(1)
