@@ -91,6 +91,11 @@ def drawn(browser: webdriver.Chrome) -> int:
     return int(browser.execute_script(script))
 
 
+def text(browser: webdriver.Chrome, selector: str) -> str:
+    """What an element says, read in one go: the page swaps its elements at any moment."""
+    return str(browser.execute_script("return document.querySelector(arguments[0]).innerText", selector))
+
+
 def test_the_page_draws_refreshes_itself_and_loads_nothing_from_elsewhere(
     address: str, browser: webdriver.Chrome, engine: Engine, champion: int, clock: Clock
 ) -> None:
@@ -98,8 +103,8 @@ def test_the_page_draws_refreshes_itself_and_loads_nothing_from_elsewhere(
     store.predictions.answer(engine, ETH, clock.now, predictors, 2.0)
     browser.get(address)
     until(lambda: drawn(browser) == 1)
-    assert "ETHUSDT" in browser.find_element(By.TAG_NAME, "h2").text
-    assert "1 Jul 2024, 00:00 UTC" in browser.find_element(By.CLASS_NAME, "signal").text
+    assert "ETHUSDT" in text(browser, "h2")
+    assert "1 Jul 2024, 00:00 UTC" in text(browser, ".signal")
 
     # what a reload would lose
     browser.execute_script(
@@ -110,7 +115,7 @@ def test_the_page_draws_refreshes_itself_and_loads_nothing_from_elsewhere(
     store.bars.add(engine, ETH, walk(BARS + 1, CLOSE + timedelta(hours=1), seed=8).tail(1), clock.now)
     store.outcomes.score(engine, clock.now)
     store.predictions.answer(engine, ETH, clock.now, predictors, 2.0)
-    until(lambda: "1 Jul 2024, 01:00 UTC" in browser.find_element(By.CLASS_NAME, "signal").text)
+    until(lambda: "1 Jul 2024, 01:00 UTC" in text(browser, ".signal"))
     until(lambda: drawn(browser) == 2)
     kept = "return [window.loadedOnce, document.querySelector('.chart').kept, scrollY]"
     assert browser.execute_script(kept) == [True, True, where]
@@ -139,7 +144,7 @@ def test_the_page_says_when_the_service_is_gone_and_recovers(
         return server, thread
 
     def connection() -> str:
-        return browser.find_element(By.ID, "connection").text
+        return text(browser, "#connection")
 
     server, thread = serve()
     browser.get(address)
@@ -147,7 +152,7 @@ def test_the_page_says_when_the_service_is_gone_and_recovers(
     server.should_exit = True
     thread.join()
     until(lambda: "not fresh" in connection())
-    assert "ETHUSDT" in browser.find_element(By.TAG_NAME, "h2").text
+    assert "ETHUSDT" in text(browser, "h2")
     server, thread = serve()
     until(lambda: connection() == "")
     server.should_exit = True

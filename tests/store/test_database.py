@@ -22,7 +22,7 @@ def put(engine: Engine, symbol: str) -> None:
     with store.database.write(engine) as connection:
         connection.execute(
             text(
-                "INSERT INTO markets (symbol, timeframe, paused, created_at) VALUES (:symbol, '1h', false, 0)"
+                "INSERT INTO markets (symbol, timeframe, paused, bars, created_at) VALUES (:symbol, '1h', false, 0, 0)"
             ),
             {"symbol": symbol},
         )
