@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Callable
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from datetime import datetime
 from typing import Any
 
@@ -47,6 +47,10 @@ def run(
         history = store.bars.read(conn, market_id, kept, closed_by=clock(), last=needed)
     feature_set = FeatureSet(config.features)
     data = dataset.build(features.rows(history, kept, feature_set), feature_set, config.horizon)
+    if (
+        "window" not in job.params
+    ):  # a young market is judged by windows of half its rows, unless somebody says otherwise
+        config = replace(config, window=max(1, min(config.window, len(data) // 2)))
     if last is not None:
         data = data.part(slice(max(0, len(data) - last - config.window - config.horizon), len(data)))
     result = backtest.run(data, config, refit_every, progress)

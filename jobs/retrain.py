@@ -145,8 +145,9 @@ def _held_back(candidate: Predictor, data: dataset.Dataset) -> dict[str, Any]:
     """The candidate's scores on the rows that its weights have not seen, beside the base rate's, and its gain."""
     rows = data.part(slice(int(np.searchsorted(data.closed_at, candidate.fitted_until)), len(data)))
     judged = backtest.judge(rows, backtest.forecasts(candidate, rows))
-    gain = judged.gain
-    return {"rows": gain.rows, "gain": gain.mean, "gain_error": gain.error, **judged.document()}
+    gain, scored = judged.gain, judged.document()
+    scored["model"]["coverage_90"] = None  # the interval was made on these very rows
+    return {"rows": gain.rows, "gain": gain.mean, "gain_error": gain.error, **scored}
 
 
 def _record(

@@ -36,6 +36,16 @@ from store.settings import Settings
 
 log = logging.getLogger(__name__)
 
+Params = dict[str, Any]
+
+# What each kind of scheduled work can be told, and the least that it may be.
+LEAST: dict[str, dict[str, int]] = {
+    "score": {},
+    "ingest": {},
+    "retrain": {"min_new_bars": 1, "window": 1, "seed": 0},
+    "backtest": {"min_new_bars": 1, "window": 1, "refit_every": 1, "last": 1},
+}
+
 SCHEDULED = 1  # the priority of scheduled work; what somebody asked for is 0 and goes first
 MISFIRE_GRACE_SECONDS = 60  # a firing that comes later than this is left out; the next one asks for the same
 
@@ -80,6 +90,18 @@ def _days(field: str) -> str:
             first, last, step = int(span[1]), int(span[2] or span[1]), int(span[3] or 1)
             listed += _DAYS[first : last + 1 : step] or [part]
     return ",".join(listed)
+
+
+def check(kind: str, params: Params) -> None:
+    """Raises BadInput where there is no such scheduled work, or it cannot be told that."""
+    if kind not in FIRINGS:
+        raise BadInput(f"no such schedule: {kind}; one of {', '.join(FIRINGS)}")
+    known = LEAST[kind]
+    for name, value in params.items():
+        if name not in known:
+            raise BadInput(f"{kind} has no parameter {name!r}: {', '.join(known) or 'it takes none'}")
+        if isinstance(value, bool) or not isinstance(value, int) or value < known[name]:
+            raise BadInput(f"{name} is a whole number from {known[name]} on, not {value!r}")
 
 
 def follow(
@@ -156,9 +178,6 @@ Firing = Callable[[Engine, Settings, Schedule, datetime], list[Job]]
 
 # `now` is the machine's time: it measures back-offs, not bars.
 FIRINGS: dict[str, Firing] = {"score": score, "ingest": ingest, "retrain": retrain, "backtest": backtest}
-
-
-Params = dict[str, Any]
 
 
 def _ask(

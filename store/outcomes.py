@@ -2,16 +2,17 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import numpy as np
 import polars as pl
-from sqlalchemy import Connection, case, func, select, update
+from sqlalchemy import Connection, Row, case, func, select, update
 
 import store.bars
 import store.markets
 import store.versions
 from model import scores, significance
-from model.bars import timeframe
+from model.bars import Timeframe, timeframe
 from model.significance import Gain
 from store import database
 from store.database import Engine
@@ -22,6 +23,8 @@ from store.tables import predictions
 LIVE_ROWS = 5_000
 # Outcomes are looked up for so many answers of a market at a time.
 SCORED_AT_ONCE = 2_000
+# Where bars are missing before an outcome, a late one is waited for so long; then the market was closed.
+HOLE_TIMEFRAMES = 3
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,9 @@ def _score_market(engine: Engine, row: MarketRow, now: datetime) -> int:
         i = place.get(answered.as_of)
         if i is None or i + answered.horizon >= len(closes):
             continue
+        known_at = closed_at[i + answered.horizon]
+        if known_at != _contiguous(kept, answered) and now < known_at + HOLE_TIMEFRAMES * kept.length:
+            continue  # a bar may be late, and an outcome is said once
         log_return = float(np.log(closes[i + answered.horizon] / answered.close))
         up = np.array([float(log_return > 0)])
         losses = [float(scores.log_losses(np.array([p]), up)[0]) for p in (answered.p_up, answered.base_rate)]
@@ -88,6 +94,14 @@ def _score_market(engine: Engine, row: MarketRow, now: datetime) -> int:
                 )
             )
     return len(outcomes)
+
+
+def _contiguous(kept: Timeframe, answered: Row[Any]) -> datetime:
+    """When the outcome is known where no bar is missing between the answer and it."""
+    close: datetime = answered.as_of
+    for _ in range(answered.horizon):
+        close = kept.close_of(close)
+    return close
 
 
 def live(conn: Connection, version_id: int) -> LiveScore:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from service.cli import opening, output
-from service.cli.options import AsJson
+from service.cli.options import AsJson, WrongUsage
 
 app = typer.Typer(name="keys", help="Make, list and revoke API keys.")
 
@@ -36,6 +36,8 @@ def create(
     import store.database
     import store.keys
 
+    for unknown in set(scope or ()) - set(store.keys.SCOPES):
+        raise WrongUsage(f"unknown scope {unknown!r}: {', '.join(store.keys.SCOPES)}")
     now = datetime.now(UTC)
     ends = None if expires_days is None else now + timedelta(days=expires_days)
     with opening.database() as (_, engine), store.database.write(engine) as conn:
@@ -45,7 +47,7 @@ def create(
     else:
         output.line(secret)
         output.note(
-            f"this key of {name} is not shown again; send it as `Authorization: Bearer {key.prefix}…`"
+            f"this key of {name} is not shown again; send it as `Authorization: Bearer bp_{key.prefix}_…`"
         )
 
 

@@ -66,7 +66,11 @@ def show(content: dict[str, Any]) -> None:
         output.line(f"no number: {content['reason']}, {content['detail']}")
         return
     low, high = content["interval"]
-    skill = {True: "shown so far", False: "none: it does no better than the base rate", None: "not known yet"}
+    skill = {
+        True: "shown so far",
+        False: "not shown: no better than the base rate beyond chance",
+        None: "not known yet",
+    }
     output.facts(
         {
             f"up in {content['horizon']} bar(s)": output.percent(content["p_up"]),

@@ -70,14 +70,13 @@ def set_schedule(
     import store.schedules
     from jobs import schedule
 
-    if kind not in schedule.FIRINGS:
-        raise WrongUsage(f"no such schedule: {kind}; one of {', '.join(schedule.FIRINGS)}")
-    if trigger is not None:
-        try:
-            schedule.trigger(trigger)
-        except BadInput as error:
-            raise WrongUsage(str(error)) from error
     changed = _params(param or [])
+    try:
+        schedule.check(kind, changed)
+        if trigger is not None:
+            schedule.trigger(trigger)
+    except BadInput as error:
+        raise WrongUsage(str(error)) from error
     with opening.database() as (_, engine), store.database.write(engine) as conn:
         before = {row.kind: row for row in store.schedules.all(conn)}.get(kind)
         when = trigger or (before.trigger if before else None)

@@ -12,6 +12,7 @@ import store.backtests
 import store.database
 import store.jobs
 from jobs import executors
+from model import features
 from model.errors import TrainingFailed
 from store.database import Engine
 from store.settings import load
@@ -70,6 +71,17 @@ def test_buy_and_hold_is_bought_at_the_next_open_and_sold_at_the_last_close(engi
 def test_no_room_to_judge_is_said_with_the_numbers(engine: Engine) -> None:
     with pytest.raises(TrainingFailed, match="window of 5000"):
         backtest(engine, ingest(engine), window=5_000)
+
+
+def test_a_market_that_is_younger_than_the_window_is_judged_by_half_of_its_rows(engine: Engine) -> None:
+    market_id = ingest(engine, 1_000)
+    settings = load(training={"window_bars": 10_000})
+    job = store.jobs.start(engine, "backtest", market_id, {}, "test", NOW, timedelta(minutes=5))
+    said = executors.finish(
+        engine, job, jobs.backtest.run(engine, job, settings, lambda: NOW, lambda share: None)
+    )
+    assert said["window"] == (1_000 - features.WARMUP - 1) // 2
+    assert said["rows"] >= said["window"] - 2
 
 
 def test_real_hourly_bars_have_the_skill_that_was_found_in_them(engine: Engine) -> None:

@@ -278,3 +278,26 @@ def test_an_ingest_is_asked_for_where_the_inbox_holds_something_new(engine: Engi
     assert (job.kind, job.market) == ("ingest", None)
     assert schedule.ingest(engine, settings, row("ingest"), soon) == []  # it waits
     assert schedule.ingest(engine, SETTINGS, row("ingest"), soon) == []  # no inbox is set
+
+
+@pytest.mark.parametrize(
+    ("kind", "params"),
+    [
+        ("retrain", {"min_new_bars": "abc"}),
+        ("retrain", {"min_new_bars": 0}),
+        ("retrain", {"foo": 1}),
+        ("backtest", {"last": True}),
+        ("score", {"last": 1}),
+        ("dance", {}),
+    ],
+)
+def test_work_is_told_nothing_that_it_cannot_use(kind: str, params: dict[str, object]) -> None:
+    with pytest.raises(BadInput):
+        schedule.check(kind, params)
+
+
+def test_every_kind_of_scheduled_work_says_what_it_can_be_told(engine: Engine) -> None:
+    assert set(schedule.LEAST) == set(schedule.FIRINGS)
+    with store.database.read(engine) as conn:
+        for kept in store.schedules.all(conn):
+            schedule.check(kept.kind, kept.params)

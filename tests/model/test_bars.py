@@ -1,6 +1,5 @@
 """What a bar is, when it is known, and which rows are refused."""
 
-from collections import Counter
 from datetime import UTC, datetime, timedelta
 from itertools import accumulate
 from typing import Any
@@ -269,21 +268,27 @@ def late_after(opens: pl.Series, length: bars.Timeframe) -> timedelta:
 
 
 WEEK = [1] * 119 + [49]  # of hourly currency: from Sunday evening to Friday evening
+FLAWED = [1] * 30 + [20] + [1] * 69 + [49]  # the same with an outage
+NIGHT = [1] * 6 + [18]  # of a share's seven hours a day
+NIGHTS = NIGHT * 4 + [1] * 6 + [66]
 DAYS = [1, 1, 1, 1, 3]
 HABITS = {
     "no pause": (HOUR, [1] * 300, 1),
     "a single bar": (HOUR, [], 1),
     "one outage": (HOUR, [1] * 90 + [81] + [1] * 90, 1),
-    "two outages": (HOUR, [1] * 90 + [81] + [1] * 90 + [61] + [1] * 90, 1),
     "many outages": (HOUR, [step for length in range(40, 60) for step in [1] * 30 + [length]], 1),
-    "weekends of hours": (HOUR, WEEK * 6, 49),
-    "weekends of hours and an outage": (HOUR, [*WEEK * 3, 81, *WEEK * 3], 49),
-    "weekends of hours across a change of clocks": (HOUR, [*WEEK * 3, *[1] * 119, 48, *WEEK * 2], 49),
-    "nights and weekends": (HOUR, ([1] * 6 + [18]) * 4 + [1] * 6 + [66] + [1], 18),
-    "weekends of days": (DAY, DAYS * 30, 3),
-    "holidays seen once or twice": (DAY, [*DAYS * 9, 1, 1, 1, 1, 4, *DAYS * 9, 1, 1, 1, 1, 4, *DAYS], 3),
-    "holidays seen three times": (DAY, [*DAYS * 9, 4] * 3 + DAYS, 4),
-}  # fmt: skip
+    "a weekend that begins": (HOUR, WEEK * 4 + [1] * 119, 49),
+    "in the midst of a week": (HOUR, WEEK * 4 + [1] * 50, 1),
+    "where an outage was once": (HOUR, WEEK * 3 + FLAWED + [1] * 30, 1),
+    "where an outage was twice": (HOUR, WEEK * 2 + FLAWED * 2 + [1] * 30, 1),
+    "a weekend after a change of clocks": (HOUR, WEEK * 3 + [1] * 119 + [48] + WEEK + [1] * 119, 49),
+    "a night that begins": (HOUR, NIGHTS * 4 + [1] * 6, 18),
+    "a weekend after a day of seven hours": (HOUR, NIGHTS * 4 + NIGHT * 4 + [1] * 6, 66),
+    "in the midst of a day": (HOUR, NIGHTS * 4 + [1] * 3, 1),
+    "a Friday": (DAY, DAYS * 30 + [1] * 4, 3),
+    "a Wednesday": (DAY, DAYS * 30 + [1] * 2, 1),
+    "months": (timeframe("1M"), [1] * 40, 1),
+}
 
 
 @pytest.mark.parametrize("name", HABITS)
@@ -307,14 +312,21 @@ def test_a_patience_of_more_timeframes_is_longer_by_them(after: float) -> None:
     )
 
 
-@given(steps=st.lists(st.integers(1, 5), min_size=1, max_size=30))
-def test_a_further_bar_is_never_stale_sooner(steps: list[int]) -> None:
-    opens = opened(HOUR.length, *steps)
-    moments = [bars.stale_from(opens.head(n), HOUR, 2.0) for n in range(1, len(opens) + 1)]
-    assert moments == sorted(moments)
-    counted = Counter(steps)
-    usual = max([1, *(step for step in steps if counted[step] >= 3)])
-    assert late_after(opens, HOUR) == (usual + 1) * HOUR.length
+@given(
+    steps=st.lists(st.integers(1, 5), min_size=1, max_size=60), every=st.sampled_from([7, 28, 56, 84, 168])
+)
+def test_only_steps_from_this_place_in_the_week_make_a_habit(steps: list[int], every: int) -> None:
+    """Against a count by hand; bars of `every` hours, so that places in the week recur soon."""
+    unit = timedelta(hours=every)
+    length = bars.Timeframe("made", f"{every}h", unit)
+    opens = opened(unit, *steps)
+    week = 168
+    at = [every * sum(steps[:k]) % week for k in range(len(steps) + 1)]
+    here = [
+        step for k, step in enumerate(steps) if min((at[k] - at[-1]) % week, (at[-1] - at[k]) % week) <= 1
+    ]
+    usual = max([1, *(step for step in here if here.count(step) >= 3)])
+    assert late_after(opens, length) == (usual + 1) * unit
 
 
 # ---------------------------------------------------------------- moments

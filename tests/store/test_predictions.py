@@ -176,6 +176,33 @@ def test_outcomes_are_those_of_the_bars_that_came(database: Engine, horizon: int
         assert entry.outcome.log_loss == pytest.approx(-np.log(p if up else 1 - p), rel=1e-12)
 
 
+def test_a_bar_that_comes_late_is_waited_for_before_an_outcome_is_said(engine: Engine) -> None:
+    market_id = ingest(engine, BARS.head(1_000))
+    at = HOUR.close_of(BARS["ts"][999])
+    crown(engine, market_id, at)
+    ask(engine, at)
+    later = at + 2 * HOUR.length
+    store.bars.add(engine, MARKET, BARS[1_001:1_002], later)
+    assert store.outcomes.score(engine, later) == 0
+    store.bars.add(engine, MARKET, BARS[1_000:1_001], later)
+    assert store.outcomes.score(engine, later) == 1
+    with store.database.read(engine) as conn:
+        (entry,) = store.predictions.recent(conn, market_id, 1)
+    assert entry.outcome is not None
+    assert entry.outcome.log_return == pytest.approx(np.log(BARS["close"][1_000] / BARS["close"][999]))
+
+
+def test_a_market_that_was_closed_is_scored_by_its_next_bar(engine: Engine) -> None:
+    market_id = ingest(engine, BARS.head(1_000))
+    at = HOUR.close_of(BARS["ts"][999])
+    crown(engine, market_id, at)
+    ask(engine, at)
+    opened = at + 40 * HOUR.length
+    store.bars.add(engine, MARKET, BARS[1_000:1_001].with_columns(ts=pl.lit(opened)), opened + HOUR.length)
+    assert store.outcomes.score(engine, opened + HOUR.length) == 0
+    assert store.outcomes.score(engine, opened + 4 * HOUR.length) == 1
+
+
 def test_the_past_is_answered_without_a_trace(engine: Engine) -> None:
     market_id = ingest(engine, BARS)
     crown(engine, market_id, NOW)
