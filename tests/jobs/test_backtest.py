@@ -74,13 +74,13 @@ def test_no_room_to_judge_is_said_with_the_numbers(engine: Engine) -> None:
 
 
 def test_a_market_that_is_younger_than_the_window_is_judged_by_half_of_its_rows(engine: Engine) -> None:
-    market_id = ingest(engine, 1_000)
+    market_id = ingest(engine)
     settings = load(training={"window_bars": 10_000})
     job = store.jobs.start(engine, "backtest", market_id, {}, "test", NOW, timedelta(minutes=5))
     said = executors.finish(
         engine, job, jobs.backtest.run(engine, job, settings, lambda: NOW, lambda share: None)
     )
-    assert said["window"] == (1_000 - features.WARMUP - 1) // 2
+    assert said["window"] == (len(BARS) - features.WARMUP - 1) // 2
     assert said["rows"] >= said["window"] - 2
 
 
