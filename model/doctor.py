@@ -125,8 +125,8 @@ def _features_move(patient: Patient) -> tuple[bool, str]:
     still = [
         name
         for name, constant in zip(names, stands.tolist(), strict=True)
-        # on daily bars the hour never moves, as it should
-        if constant and not (name in FEATURES and FEATURES[name].group == "time")
+        # on daily bars the hour never moves, and some markets tell no volume, as it should be
+        if constant and not (name in FEATURES and FEATURES[name].group in ("time", "volume"))
     ]
     listed = f": {', '.join(still[:5])}" if still else ""
     return not still, f"{len(still)} of {width} features never move{listed}"

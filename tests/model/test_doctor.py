@@ -46,9 +46,9 @@ def test_a_sound_program_passes_on_the_synthetic_problem(
         assert all(finding.evidence and not finding.advice for finding in findings)
 
 
-@pytest.mark.parametrize("market", ["ETHUSDT_1h", "GOOG_1d"])
+@pytest.mark.parametrize("market", ["ETHUSDT_1h", "GOOG_1d", "GBPUSD_1m"])
 def test_real_bars_pass(market: str) -> None:
-    """Daily bars among them, whose hour never moves."""
+    """Among them daily bars, whose hour never moves, and a market that tells no volume."""
     bars = real_bars.bars(market)[-3000:]
     rows = features.rows(bars, model_bars.timeframe(market.split("_")[1]))
     data = dataset.build(rows, features.DEFAULT, 1)
