@@ -20,6 +20,7 @@ from typing import Any, Self
 from threadpoolctl import threadpool_limits
 
 import jobs.backtest
+import jobs.fetch
 import jobs.ingest
 import jobs.logs
 import jobs.retrain
@@ -38,6 +39,7 @@ Run = Callable[[Engine, Job, Settings, Callable[[], datetime], Callable[[float],
 
 KINDS: dict[str, Run] = {
     "ingest": jobs.ingest.run,
+    "fetch": jobs.fetch.run,
     "retrain": jobs.retrain.run,
     "backtest": jobs.backtest.run,
 }

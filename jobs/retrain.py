@@ -25,11 +25,12 @@ from model import (
     predictor,
     training,
 )
+from model.config import TrainConfig
 from model.errors import BadArtifact, TrainingFailed
 from model.features import FeatureSet
 from model.gate import Verdict
 from model.predictor import Predictor
-from model.training import Fit, TrainConfig, WarmStart
+from model.training import Fit, WarmStart
 from store import database
 from store.database import Connection, Engine
 from store.jobs import Job, Keep

@@ -15,6 +15,7 @@ from apscheduler.triggers.base import BaseTrigger
 from apscheduler.triggers.cron import CronTrigger
 from apscheduler.triggers.interval import IntervalTrigger
 
+import jobs.fetch
 import jobs.ingest
 import jobs.score
 import model.bars
@@ -42,6 +43,7 @@ Params = dict[str, Any]
 LEAST: dict[str, dict[str, int]] = {
     "score": {},
     "ingest": {},
+    "fetch": {},
     "retrain": {"min_new_bars": 1, "window": 1, "seed": 0},
     "backtest": {"min_new_bars": 1, "window": 1, "refit_every": 1, "last": 1},
 }
@@ -164,6 +166,16 @@ def ingest(engine: Engine, settings: Settings, schedule: Schedule, now: datetime
         return [store.jobs.ask(conn, schedule.kind, None, {}, now, SCHEDULED)]
 
 
+def fetch(engine: Engine, settings: Settings, schedule: Schedule, now: datetime) -> list[Job]:
+    """Asks for a fetch where a market with a source should have a new bar."""
+    if not settings.sources.markets or not jobs.fetch.waiting(engine, settings, store.clock.now(engine), now):
+        return []
+    with store.database.write(engine) as conn:
+        if _held_back(conn, None, schedule.kind, now):
+            return []
+        return [store.jobs.ask(conn, schedule.kind, None, {}, now, SCHEDULED)]
+
+
 def retrain(engine: Engine, settings: Settings, schedule: Schedule, now: datetime) -> list[Job]:
     """Asks for a retrain of each market that has enough new bars since its last training."""
     return _ask(engine, settings, schedule, now, _trained_until, _retrain_of)
@@ -177,7 +189,13 @@ def backtest(engine: Engine, settings: Settings, schedule: Schedule, now: dateti
 Firing = Callable[[Engine, Settings, Schedule, datetime], list[Job]]
 
 # `now` is the machine's time: it measures back-offs, not bars.
-FIRINGS: dict[str, Firing] = {"score": score, "ingest": ingest, "retrain": retrain, "backtest": backtest}
+FIRINGS: dict[str, Firing] = {
+    "score": score,
+    "ingest": ingest,
+    "fetch": fetch,
+    "retrain": retrain,
+    "backtest": backtest,
+}
 
 
 def _ask(

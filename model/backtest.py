@@ -5,17 +5,18 @@ live, and what it promotes answers from the next bar on. Each bar is answered by
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from model import dataset, gate, predictor, scores, significance, training
+from model.config import TrainConfig
 from model.dataset import Dataset
 from model.errors import TrainingFailed
 from model.predictor import Predictor
-from model.training import Fit, TrainConfig
+from model.training import Fit
 
 Float64 = NDArray[np.float64]
 
@@ -66,7 +67,7 @@ def forecasts(model: Predictor, data: Dataset) -> Said:
     """The one-row forward pass over every row."""
     one_bar = data.scale / np.sqrt(float(data.horizon))
     said = [
-        astuple(model.predict(x, scale, close))
+        model.predict(x, scale, close)
         for x, scale, close in zip(data.X, one_bar.tolist(), data.close.tolist(), strict=True)
     ]
     return Said(np.full(len(said), model.base_rate), *np.array(said).reshape(-1, 5).T)

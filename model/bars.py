@@ -26,9 +26,9 @@ OHLC_TOLERANCE = 1e-9
 STEPS_TO_JUDGE_TIMEFRAME = 8
 # A step that came so often is a habit of the market: a night, a weekend, a holiday, but not two outages.
 HABIT = 3
-_WEEK = timedelta(weeks=1) // timedelta(microseconds=1)
+WEEK = timedelta(weeks=1) // timedelta(microseconds=1)
 # A session's end moves by so much in UTC when clocks change.
-_CLOCK_CHANGE = timedelta(hours=1) // timedelta(microseconds=1)
+CLOCK_CHANGE = timedelta(hours=1) // timedelta(microseconds=1)
 
 _SYMBOL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,31}")
 _TIMEFRAME = re.compile(r"([1-9][0-9]{0,3})([smhdwM])")
@@ -214,8 +214,8 @@ def stale_from(opens: pl.Series, bars_timeframe: Timeframe, after_timeframes: fl
             "step": (opens.diff().shift(-1) / length).round().cast(pl.Int64),
         }
     ).drop_nulls()
-    around = pl.col("apart") % _WEEK
-    here = steps.filter(pl.min_horizontal(around, _WEEK - around) <= _CLOCK_CHANGE)
+    around = pl.col("apart") % WEEK
+    here = steps.filter(pl.min_horizontal(around, WEEK - around) <= CLOCK_CHANGE)
     often = here["step"].value_counts(name="times").filter(pl.col("times") >= HABIT)
     usual: int = max([1, *often["step"]])
     return bars_timeframe.close_of(opens[-1]) + (usual + after_timeframes - 1) * length

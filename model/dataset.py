@@ -135,3 +135,13 @@ def fit_scaler(X: Float32) -> Scaler:
     spread = X.std(axis=0, dtype=np.float64)
     scale = np.where(spread > 1e-6, spread, 1.0)
     return Scaler(mean.astype(np.float32), scale.astype(np.float32))
+
+
+def recency(rows: int, half_life: int | None) -> Float32:
+    """How much each of so many rows counts, oldest first (rows,): half as much for every `half_life` rows that it is
+    older than the newest, and 1 on average. All alike where there is no half-life."""
+    if half_life is None:
+        return np.ones(rows, np.float32)
+    weight = 0.5 ** (np.arange(rows - 1, -1, -1) / half_life)
+    counts: Float32 = (weight / weight.mean()).astype(np.float32)
+    return counts

@@ -31,6 +31,8 @@ def unfit(fit: Fit) -> Verdict | None:
             "rejected",
             f"gradient check failed: relative error {fit.gradient_check.worst:.1e} in the network trained",
         )
+    if fit.broke is not None:
+        return Verdict("rejected", fit.broke)
     if fit.verdict in UNFIT:
         return Verdict("rejected", f"gradient health: {fit.verdict}")
     return None

@@ -1,33 +1,44 @@
-"""A trained network frozen for serving: what is affine is folded into plain arrays, and only the forward pass is left.
+"""A trained network frozen for serving: what is affine is folded into dense layers, and only the forward pass is left.
 
-Nothing of backpropagation is imported here. Live answers and backtests use this same one-row forward pass, because a
-batch's differs from it in the last bits.
+Nothing of backpropagation is imported here but the rules that stand beside the parts' functions. Live answers and
+backtests use this same one-row forward pass, because a batch's differs from it in the last bits.
 """
 
 import math
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from model import artifact
 from model.artifact import Packed
-from model.errors import BadArtifact
+from model.errors import BadArtifact, BadInput
 from model.features import FeatureSet
-from model.network.activations import ACTIVATIONS, Array
-from model.network.layers import Dense, views
+from model.network import folding
+from model.network.activations import Array
+from model.network.gates import Activate
+from model.network.layers import Dense
+from model.network.network import Architecture, Network, architecture_from, bind, perceptron
 
 Float32 = NDArray[np.float32]
+Float64 = NDArray[np.float64]
+T = TypeVar("T")
 
 LEVEL = 0.9  # of the price interval
 LARGEST_LOGIT = 15.0  # 1 - p of 3e-7: nobody's evidence goes further
 LARGEST_RETURN = 10.0  # in units of its expected size: further than any that was learned from
 
+# Rows of a batch go in blocks, whose products are small enough, where the layers allow it, that OpenBLAS does not copy
+# their operands into another order first: it does with more multiplications than this. Measured: a tenth of the time.
+UNCOPIED = 100**3
+FEWEST, MOST = 64, 512  # rows: fewer are lost in the calls' own cost, more leave the second-level cache
 
-@dataclass(frozen=True)
-class Forecast:
-    """What is said of one row."""
+
+class Forecast(NamedTuple):
+    """What is said of one row. A tuple, as making a dataclass takes longer than a layer's product."""
 
     p_up: float
     expected_return: float  # log return over the horizon
@@ -36,39 +47,113 @@ class Forecast:
     high: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Predictor:
-    """Frozen: standardisation lies in the first layer's arrays and temperature in the last one's. Safe for threads."""
+    """Frozen: standardisation, running statistics and temperature lie in the network's dense layers.
+
+    Safe for threads: the arrays that a forward pass writes are one call's alone while it is at work.
+    """
 
     features: FeatureSet
     horizon: int  # bars
-    activation: str
-    layers: tuple[Dense, ...]
+    network: Network  # folded: raw features in, logit and scaled return out
+    knots: Float64 | None  # (2, n): of an isotonic calibration, logits ascending and the probability at each
     interval: float  # half-width, in units of the return's expected size
     base_rate: float
     sha256: str  # of the arrays that it was made of
     first_closed_at: int  # microseconds: nothing before it was learned from
     fitted_until: int  # microseconds: no label known later moved a weight
     seen_until: int  # microseconds: no label known later was used at all
+    # passes that no call is using: taking from a list is one step for all threads
+    _single: list["_Pass"] = field(default_factory=list, init=False, repr=False)
+    _blocks: list["_Pass"] = field(default_factory=list, init=False, repr=False)
 
     def predict(self, x: Float32, scale: float, close: float) -> Forecast:
         """The forecast for one row of raw features x (F,), given the volatility of one bar's log return and its close."""
-        value = ACTIVATIONS[self.activation].value
-        a: Array = x
-        for layer in self.layers[:-1]:
-            a = value(a @ layer.W + layer.b)
-        logit, scaled_return = (a @ self.layers[-1].W + self.layers[-1].b).tolist()
+        single = _taken(self._single) or _pass(self.network, 1)
+        single.inputs[0] = x
+        for call in single.calls:
+            call()
+        logit, scaled_return = single.outputs[0].tolist()
+        self._single.append(single)
         logit = min(max(logit, -LARGEST_LOGIT), LARGEST_LOGIT)
         scaled_return = min(max(scaled_return, -LARGEST_RETURN), LARGEST_RETURN)
         size = scale * math.sqrt(self.horizon)
         expected, half = scaled_return * size, self.interval * size
         return Forecast(
-            p_up=1 / (1 + math.exp(-logit)),
+            p_up=1 / (1 + math.exp(-logit)) if self.knots is None else float(np.interp(logit, *self.knots)),
             expected_return=expected,
             price=close * math.exp(expected),
             low=close * math.exp(expected - half),
             high=close * math.exp(expected + half),
         )
+
+    def outputs(self, X: Float32) -> Float32:
+        """For rows of raw features X (n, F) the calibrated logit of up and the return in units of its expected size,
+        (n, 2). Quicker than row by row, and different from `predict` in the last bits."""
+        logits, returns = out = np.empty((2, len(X)), np.float32)
+        block = _taken(self._blocks) or _pass(self.network, _rows_at_once(self.network))
+        size = len(block.inputs)
+        for start in range(0, len(X), size):
+            rows = X[start : start + size]
+            block.inputs[: len(rows)] = rows
+            for call in block.calls:
+                call()
+            out[:, start : start + size] = block.outputs[: len(rows)].T
+        self._blocks.append(block)
+        np.clip(logits, -LARGEST_LOGIT, LARGEST_LOGIT, out=logits)
+        np.clip(returns, -LARGEST_RETURN, LARGEST_RETURN, out=returns)
+        if self.knots is not None:
+            p = np.interp(logits, *self.knots)
+            logits[:] = np.log(p) - np.log1p(-p)
+        return out.T
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """A forward pass of some rows: fill `inputs` (rows, F), make the calls, read `outputs` (rows, 2)."""
+
+    inputs: Float32
+    calls: tuple[Callable[[], object], ...]
+    outputs: Float32
+
+
+def _pass(network: Network, rows: int) -> _Pass:
+    """What a tape of one member does, with the two parts that nearly all of the time goes into in their quickest form."""
+    tape = bind(network, rows)
+    x, parameters = tape.inputs[0], network.parameters[0]
+    calls: list[Callable[[], object]] = []
+    for part, bound in zip(network.architecture.parts, tape.parts, strict=True):
+        width, out = x.shape[1] - 1, bound.out.value[0]
+        own, parameters = np.split(parameters, [part.parameters(width)])
+        if isinstance(part, Dense):
+            W = own.reshape(width + 1, part.units)
+            if rows == 1:  # of a vector's product np.dot takes half the time of np.matmul
+                calls.append(partial(np.dot, x[0], W, out[0, :-1]))
+            else:
+                calls.append(partial(np.matmul, x, W, out[:, :-1]))
+        elif part == Activate("relu"):
+            # NumPy compares two arrays in vectors, but an array and a number one by one
+            calls.append(partial(np.maximum, x, np.zeros_like(x), out=out))
+        else:
+            calls.append(bound.forward)
+        x = out
+    return _Pass(tape.inputs[0, :, :-1], tuple(calls), tape.outputs[0])
+
+
+def _rows_at_once(network: Network) -> int:
+    """How many rows of a batch to take together."""
+    largest: int = max(layer.share.stop - layer.share.start for layer in network.architecture.layers)
+    uncopied = UNCOPIED // largest // 16 * 16  # whole vectors of float32
+    return min(max(uncopied, FEWEST), MOST)
+
+
+def _taken(idle: list[T]) -> T | None:
+    """One of these, off the list; None where another thread took the last."""
+    try:
+        return idle.pop()
+    except IndexError:
+        return None
 
 
 def from_arrays(arrays: dict[str, Array], manifest: dict[str, Any]) -> Predictor:
@@ -78,22 +163,22 @@ def from_arrays(arrays: dict[str, Array], manifest: dict[str, Any]) -> Predictor
         raise BadArtifact(
             "this version's features have another definition now, so its weights no longer fit: train anew"
         )
-    mean, scale = arrays["mean"].astype(np.float64), arrays["scale"].astype(np.float64)
     temperature, interval, base_rate = arrays["calibration"].tolist()
-    layers = [
-        Dense(layer.W.copy(), layer.b.copy())
-        for layer in views(arrays["parameters"].astype(np.float64), manifest["sizes"])
-    ]
-    # ((x - mean) / scale) W + b  =  x (W / scale) + (b - (mean / scale) W)
-    layers[0].b[...] -= (mean / scale) @ layers[0].W
-    layers[0].W[...] /= scale[:, None]
-    layers[-1].W[:, 0] /= temperature
-    layers[-1].b[0] /= temperature
+    mean, scale = arrays["mean"].astype(np.float64), arrays["scale"].astype(np.float64)
+    network = Network(
+        _architecture(manifest),
+        arrays["parameters"][None],
+        arrays.get("statistics", np.empty(0, np.float32))[None],
+    )
+    _check(network, len(features.names), mean, scale)
+    with np.errstate(all="ignore"):  # folding refuses what is not finite
+        scaling = folding.elementwise(1 / scale, -mean / scale)
+        cooling = folding.elementwise(1 / np.array([temperature, 1.0]), np.zeros(2))
     return Predictor(
         features=features,
         horizon=int(manifest["horizon"]),
-        activation=str(manifest["activation"]),
-        layers=tuple(Dense(_frozen(layer.W), _frozen(layer.b)) for layer in layers),
+        network=folding.fold(network, scaling, cooling),
+        knots=_knots(arrays["knots"]) if "knots" in arrays else None,
         interval=interval,
         base_rate=base_rate,
         sha256=artifact.digest(arrays),
@@ -108,11 +193,42 @@ def from_artifact(packed: Packed) -> Predictor:
     arrays, manifest = artifact.unpack(packed)
     try:
         return from_arrays(arrays, manifest)
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+    except BadArtifact:
+        raise
+    except (BadInput, KeyError, TypeError, ValueError, IndexError) as error:
         raise BadArtifact(f"these arrays and their manifest do not make a network: {error!r}") from error
 
 
-def _frozen(array: Array) -> Float32:
-    single = array.astype(np.float32)
-    single.flags.writeable = False
-    return single
+def _architecture(manifest: dict[str, Any]) -> Architecture:
+    if "architecture" in manifest:
+        return architecture_from(manifest["architecture"])
+    # a version from before there were other networks than plain perceptrons; their parameters lie the same way
+    inputs, *hidden, outputs = manifest["sizes"]
+    return perceptron(inputs, hidden, outputs, activation=manifest["activation"])
+
+
+def _check(network: Network, features: int, mean: Float64, scale: Float64) -> None:
+    """Raises BadArtifact unless these are as many numbers as the architecture says."""
+    architecture = network.architecture
+    for name, found, wanted in (
+        ("inputs", architecture.inputs, features),
+        ("outputs", architecture.outputs, 2),
+        ("parameters", network.parameters.shape[1:], (architecture.parameters,)),
+        ("statistics", network.statistics.shape[1:], (architecture.statistics,)),
+        ("means", mean.shape, (features,)),
+        ("scales", scale.shape, (features,)),
+    ):
+        if found != wanted:
+            raise BadArtifact(
+                f"these arrays and their manifest do not make a network: {found} {name}, not {wanted}"
+            )
+
+
+def _knots(array: Array) -> Float64:
+    """The knots of an isotonic calibration. Raises BadArtifact unless logits rise, and probabilities do not fall."""
+    knots = array.astype(np.float64)
+    logits, p = knots
+    if not (len(p) and (np.diff(logits) > 0).all() and (np.diff(p) >= 0).all() and 0 < p[0] <= p[-1] < 1):
+        raise BadArtifact("the knots of its calibration do not rise from above 0 to below 1")
+    knots.flags.writeable = False
+    return knots

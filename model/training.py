@@ -1,7 +1,10 @@
-"""Training: an iterator of epochs, and `fit`, which drives it with early stopping and keeps all that was learned."""
+"""Training: `fit` drives the epochs with early stopping, and keeps all that was learned; `fit_members` does so for
+many networks at once, each of which comes out bit for bit as if it had been trained alone."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -9,121 +12,40 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from model import calibration, dataset, health
+from model.config import PLATEAU, TrainConfig, config_from
 from model.dataset import Dataset, Scaler
-from model.errors import BadInput, TrainingFailed
-from model.features import DEFAULT, FeatureSet
-from model.network import gradcheck
-from model.network.losses import joint
-from model.network.network import Architecture, Network, backward, forward, initialise, over
-from model.network.optimisers import OPTIMISERS
+from model.epochs import Examples, batches_of, epochs, examples, pooled
+from model.errors import TrainingFailed
+from model.features import FeatureSet
+from model.health import GradientHealth
+from model.network import gradcheck, losses, network
+from model.network.gradcheck import GradientCheck
+from model.network.network import Network
+from model.network.schedules import plateau
 from model.predictor import LEVEL
 
 Float32 = NDArray[np.float32]
-Float64 = NDArray[np.float64]
+
+# Members are trained side by side as long as what a step of theirs touches fits a core's cache; more wait their turn.
+# Measured: eight networks 32-64-32-2 gain two times, of larger ones each is as fast alone.
+CACHE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
-class TrainConfig:
-    """Everything that decides a training besides its bars. Equal bars, config and library versions: equal weights."""
+class WarmStart:
+    """Where a training may go on from: an earlier version's network and the scaling that it was learned in."""
 
-    horizon: int = 1  # bars
-    window: int = 10_000  # newest rows that are used at all
-    features: tuple[str, ...] = DEFAULT.names
-    hidden: tuple[int, ...] = (64, 32, 16)
-    activation: str = "relu"
-    initialiser: str = "he"
-    dropout: float = 0.3
-    optimiser: str = "adamw"
-    learning_rate: float = 2e-3  # at the start; falls along half a cosine to zero at the last epoch
-    weight_decay: float = 1.0  # decoupled, times the learning rate: strong, for there is little signal
-    clip_norm: float = 1.0  # a longer gradient is shortened to this
-    batch: int = 256
-    epochs: int = 12
-    patience: int = 4  # epochs without a better stop loss
-    return_weight: float = 0.2  # of the return head's loss, beside 1 for the up head's
-    stop_fraction: float = 0.1
-    held_fraction: float = 0.05
-    seed: int = 0
-    blas_threads: int = 1
-
-    def __post_init__(self) -> None:
-        for name in ("horizon", "window", "batch", "epochs", "patience", "blas_threads"):
-            if getattr(self, name) < 1:
-                raise BadInput(f"{name} must be at least 1, not {getattr(self, name)}")
-        for name in ("stop_fraction", "held_fraction"):
-            if not 0 < getattr(self, name) < 0.5:
-                raise BadInput(f"{name} must lie between 0 and 0.5, not {getattr(self, name)}")
-        if self.optimiser not in OPTIMISERS:
-            raise BadInput(f"unknown optimiser {self.optimiser!r}; one of {', '.join(OPTIMISERS)}")
-
-    def document(self) -> dict[str, Any]:
-        """As a manifest has it."""
-        return asdict(self)
-
-
-def config_from(document: dict[str, Any]) -> TrainConfig:
-    """The config that a manifest holds."""
-    named: dict[str, Any] = {field.name: document[field.name] for field in fields(TrainConfig)}
-    for name in ("features", "hidden"):
-        named[name] = tuple(named[name])
-    return TrainConfig(**named)
+    network: Network  # of one member
+    scaler: Scaler
 
 
 @dataclass(frozen=True)
-class Epoch:
-    """What one pass over the rows left: a copy of the parameters, the mean loss, and the gradients' health."""
+class Member:
+    """One network to train: on the newest rows of what data, from what seed, and where from."""
 
-    number: int  # from 1
-    parameters: Float32
-    train_loss: float
-    health: tuple[health.GradientHealth, ...]
-
-
-def epochs(
-    start: Network, X: Float32, up: Float32, target: Float32, config: TrainConfig, rng: np.random.Generator
-) -> Iterator[Epoch]:
-    """Trains from `start` on standardised X (n, F) for as many epochs as the config says, one at a time.
-
-    The buffers that change live in here and never escape. Raises TrainingFailed, before the step that would have
-    spread it, where a loss or a gradient is not finite.
-    """
-    network = over(start.architecture, start.parameters.copy())
-    gradient = over(start.architecture, np.zeros_like(start.parameters))
-    before = np.empty_like(start.parameters)
-    optimiser = OPTIMISERS[config.optimiser]
-    moments = tuple(np.zeros_like(start.parameters) for _ in range(optimiser.moments))
-    # a batch larger than the data shrinks, so that small data never means zero steps
-    batches = max(1, round(len(X) / config.batch))
-    step = 0
-    for number in range(1, config.epochs + 1):
-        losses = 0.0
-        for batch, rows in enumerate(np.array_split(rng.permutation(len(X)), batches)):
-            with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is caught just below
-                tape = forward(network, X[rows], rng)
-                loss, d_out = joint(tape.outputs, up[rows], target[rows], config.return_weight)
-                backward(network, tape, d_out, gradient)
-                norm = float(np.sqrt(np.dot(gradient.parameters, gradient.parameters)))
-            if not np.isfinite(loss + norm):
-                raise TrainingFailed(_what_broke(network, gradient, number))
-            shrink = config.clip_norm / max(norm, config.clip_norm)
-            gradient.parameters[...] *= shrink
-            rate = config.learning_rate * 0.5 * (1 + np.cos(np.pi * step / (config.epochs * batches)))
-            step += 1
-            before[...] = network.parameters
-            optimiser.step(network.parameters, gradient.parameters, moments, step, rate, config.weight_decay)
-            losses += loss
-            if batch == batches // 2:  # one step speaks for its epoch
-                raw = over(start.architecture, gradient.parameters / shrink)
-                measured = health.measure(network, tape, raw, network.parameters - before)
-        yield Epoch(number, network.parameters.copy(), losses / batches, measured)
-
-
-def _what_broke(network: Network, gradient: Network, epoch: int) -> str:
-    layers = zip(network.architecture.layer_names, network.layers, gradient.layers, strict=True)
-    for name, layer, slope in layers:
-        if not all(np.isfinite(part).all() for part in (layer.W, layer.b, slope.W, slope.b)):
-            return f"a loss or gradient was not finite in epoch {epoch}, first in layer {name!r}: training was stopped"
-    return f"the loss was not finite in epoch {epoch} though every gradient was: training was stopped"
+    data: Dataset
+    seed: int
+    warm: WarmStart | None = None
 
 
 @dataclass(frozen=True)
@@ -132,34 +54,26 @@ class Fit:
 
     config: TrainConfig
     features: FeatureSet
-    architecture: Architecture
-    parameters: Float32
+    network: Network  # of one member: that of the best epoch
     scaler: Scaler
     temperature: float
+    knots: Float32 | None  # (2, n): of the isotonic calibration, where the config asks for it
     interval: float  # half-width of the 90 % interval of the return, in units of its expected size
     base_rate: float  # share of up in the whole window, the held-back rows included
-    gradient_check: gradcheck.GradientCheck
+    gradient_check: GradientCheck
     curve: tuple[tuple[int, float, float], ...]  # epoch, train loss, stop loss
-    health: tuple[tuple[health.GradientHealth, ...], ...]  # by epoch, by layer
+    health: tuple[tuple[GradientHealth, ...], ...]  # by epoch, by layer
     best_epoch: int
+    broke: str | None  # what was not finite, where that ended the training; the network is the last good one
     rows: int  # that the weights learned from
     first_closed_at: int  # microseconds: the first row's bar
-    fitted_until: int  # microseconds: no label known later moved a weight, the best epoch or the temperature
+    fitted_until: int  # microseconds: no label known later moved a weight, the best epoch or the calibration
     seen_until: int  # microseconds: no label known later was used at all, the interval included
 
     @property
     def verdict(self) -> str:
         """The gradients' health over the training as a whole."""
-        return health.verdict_of(self.health)
-
-
-@dataclass(frozen=True)
-class WarmStart:
-    """Where a training may go on from: an earlier version's parameters and the scaling that they were learned in."""
-
-    architecture: Architecture
-    parameters: Float32
-    scaler: Scaler
+        return "non_finite" if self.broke else health.verdict_of(self.health)
 
 
 def fit(
@@ -173,70 +87,234 @@ def fit(
     Early stopping watches a chronological, purged tail and puts the best epoch's weights back; its counters start
     anew with each fit. Raises TrainingFailed where there are too few rows or what came out is not to be trusted.
     """
-    data = data.part(slice(max(0, len(data) - config.window), len(data)))
-    parts = dataset.split(data, config.stop_fraction, config.held_fraction)
-    learn, stop, held = data.part(parts.fit), data.part(parts.stop), data.part(parts.held)
-    initial_rng, epochs_rng = (np.random.default_rng(s) for s in np.random.SeedSequence(config.seed).spawn(2))
-    architecture = Architecture(
-        learn.X.shape[1], config.hidden, config.activation, config.initialiser, config.dropout
-    )
-    if warm is not None and warm.architecture != architecture:
-        raise TrainingFailed("a warm start needs the same features and layers as the version it starts from")
-    scaler = warm.scaler if warm is not None else dataset.fit_scaler(learn.X)
+    (result,) = fit_members((Member(data, config.seed, warm),), config, progress=progress)
+    if isinstance(result, TrainingFailed):
+        raise result
+    return result
+
+
+def fit_members(
+    members: Sequence[Member],
+    config: TrainConfig,
+    threads: int = 1,
+    progress: Callable[[float], None] = lambda share: None,
+) -> tuple[Fit | TrainingFailed, ...]:
+    """What `fit` gives for each of `members`, in their order; one that fails does not stop the others.
+
+    Members with as many batches an epoch go side by side, in blocks that fit a core's cache, and the blocks over
+    `threads`. None of that changes a bit of what a member becomes.
+    """
+    results: dict[int, Fit | TrainingFailed] = {}
+    runs: list[_Run] = []
+    # products run with the threads that the config names, as their last bits depend on it
     with threadpool_limits(config.blas_threads, "blas"):
-        start = initialise(architecture, initial_rng) if warm is None else over(architecture, warm.parameters)
-        X, target = scaler.apply(learn.X), learn.target
-        checked = gradcheck.check(start, X, learn.up, target, config.return_weight)
-        best: Float32 = start.parameters
-        best_loss, best_epoch = float("inf"), 0
-        curve, healths = [], []
-        stop_X, stop_up, stop_target = scaler.apply(stop.X), stop.up, stop.target
-        for epoch in epochs(start, X, learn.up, target, config, epochs_rng):
-            outputs = forward(over(architecture, epoch.parameters), stop_X).outputs
-            stop_loss, _ = joint(outputs, stop_up, stop_target, config.return_weight)
-            curve.append((epoch.number, epoch.train_loss, stop_loss))
-            healths.append(epoch.health)
-            if stop_loss < best_loss:
-                best, best_loss, best_epoch = epoch.parameters, stop_loss, epoch.number
-            progress(epoch.number / config.epochs)
-            if epoch.number - best_epoch >= config.patience:
-                break
-        trained = over(architecture, best)
-        stop_logits = forward(trained, stop_X).outputs[:, 0].astype(np.float64)
-        held_returns = forward(trained, scaler.apply(held.X)).outputs[:, 1].astype(np.float64)
-    best.flags.writeable = False
+        for place, member in enumerate(members):
+            try:
+                runs.append(_prepare(place, member, config))
+            except TrainingFailed as failed:
+                results[place] = failed
+        done = 0
+
+        def count(members: int) -> None:
+            nonlocal done
+            done += members
+            progress(min(done / (config.epochs * len(runs)), 1.0))
+
+        blocks = list(_blocks(runs, config, threads))
+        with ThreadPoolExecutor(threads) as pool:
+            for block in pool.map(lambda block: _train(block, config, count), blocks):
+                results.update(block)
+    return tuple(results[place] for place in range(len(members)))
+
+
+@dataclass
+class _Run:
+    """A member on its way: what it was given, and the best that it has been."""
+
+    place: int
+    features: FeatureSet
+    learn: Dataset
+    stop: Dataset
+    held: Dataset
+    base_rate: float
+    scaler: Scaler
+    start: Network
+    examples: Examples
+    rng: np.random.Generator
+    checked: GradientCheck
+    best: Network | None = None
+    best_epoch: int = 0
+    best_loss: float = float("inf")
+    curve: list[tuple[int, float, float]] = field(default_factory=list)
+    health: list[tuple[GradientHealth, ...]] = field(default_factory=list)
+    broke: str | None = None
+    stopped: bool = False
+
+
+def _prepare(place: int, member: Member, config: TrainConfig) -> _Run:
+    newest = member.data.part(slice(max(0, len(member.data) - config.window), len(member.data)))
+    parts = dataset.split(newest, config.stop_fraction, config.held_fraction)
+    learn = newest.part(parts.fit)
+    initial_rng, rng = (np.random.default_rng(s) for s in np.random.SeedSequence(member.seed).spawn(2))
+    architecture = config.architecture(learn.X.shape[1])
+    if member.warm is None:
+        scaler = dataset.fit_scaler(learn.X)
+        start = network.initialise(architecture, (initial_rng,))
+    else:
+        scaler, start = member.warm.scaler, member.warm.network
+        if start.architecture != architecture:
+            raise TrainingFailed(
+                "a warm start needs the same features and layers as the version it starts from"
+            )
+    given = examples(
+        scaler.apply(learn.X), (learn.up, learn.target), dataset.recency(len(learn), config.half_life)
+    )
+    return _Run(
+        place=place,
+        features=newest.features,
+        learn=learn,
+        stop=newest.part(parts.stop),
+        held=newest.part(parts.held),
+        base_rate=float(newest.up.mean(dtype=np.float64)),
+        scaler=scaler,
+        start=start,
+        examples=given,
+        rng=rng,
+        checked=gradcheck.check(start, given.x[:, :-1], given.targets, config.heads()),
+    )
+
+
+def side_by_side(member: Network, rows: int, members: int, threads: int) -> int:
+    """How many of so many such networks, with batches of so many rows, one thread trains at once; see CACHE_BYTES."""
+    tape = network.bind(member, rows)
+    touched: int = 3 * sum(part.out.value.nbytes for part in tape.parts) + 5 * member.parameters.nbytes
+    return max(1, min(CACHE_BYTES // touched, -(-members // threads)))
+
+
+def _blocks(runs: Sequence[_Run], config: TrainConfig, threads: int) -> list[list[_Run]]:
+    """Runs that can go side by side, in their order: equal networks, as many batches, and room in the cache."""
+
+    def alike(run: _Run) -> tuple[int, int, int]:
+        return (run.start.architecture.inputs, *batches_of(len(run.learn), config.batch))
+
+    blocks = []
+    for _, group in groupby(sorted(runs, key=alike), key=alike):
+        same = list(group)
+        _, size = batches_of(len(same[0].learn), config.batch)
+        width = side_by_side(same[0].start, size, len(same), threads)
+        blocks += [same[i : i + width] for i in range(0, len(same), width)]
+    return blocks
+
+
+def _train(
+    runs: Sequence[_Run], config: TrainConfig, count: Callable[[int], None]
+) -> dict[int, Fit | TrainingFailed]:
+    """Trains these side by side until each has stopped by itself."""
+    architecture = runs[0].start.architecture
+    start = Network(
+        architecture,
+        np.concatenate([run.start.parameters for run in runs]),
+        np.concatenate([run.start.statistics for run in runs]),
+    )
+
+    def pace(member: int) -> float:
+        if config.schedule != PLATEAU:
+            return 1.0
+        return plateau([stop for _, _, stop in runs[member].curve], patience=config.patience // 2)
+
+    judges = [_stop_loss(run, config) for run in runs]
+    walk = epochs(
+        start,
+        pooled([run.examples for run in runs]),
+        config.heads(),
+        config,
+        [run.rng for run in runs],
+        pace,
+    )
+    for epoch in walk:
+        for k, (run, judge) in enumerate(zip(runs, judges, strict=True)):
+            if run.stopped:
+                continue
+            run.health.append(epoch.health[k])
+            run.broke = epoch.broke[k]
+            if run.broke is None:
+                stop_loss = judge(epoch.networks.member(k))
+                run.curve.append((epoch.number, epoch.train_loss[k], stop_loss))
+                if stop_loss < run.best_loss:
+                    run.best, run.best_loss = epoch.networks.member(k).copy(), stop_loss
+                    run.best_epoch = epoch.number
+            run.stopped = run.broke is not None or epoch.number - run.best_epoch >= config.patience
+        count(len(runs))
+        if all(run.stopped for run in runs):
+            break
+    return {run.place: _finish(run, config) for run in runs}
+
+
+def _stop_loss(run: _Run, config: TrainConfig) -> Callable[[Network], float]:
+    """What judges a network on the run's stop rows: each counts alike, however old."""
+    judged, n = run.start.copy(), len(run.stop)
+    tape = network.bind(judged, n)
+    tape.inputs[..., :-1] = run.scaler.apply(run.stop.X)
+    targets = [target[None] for target in (run.stop.up, run.stop.target)]
+    alike = np.ones((1, n), np.float32)
+    loss_of = losses.bind(config.heads(), tape.outputs, targets, alike, np.empty_like(tape.outputs))
+
+    def judge(net: Network) -> float:
+        judged.parameters[...], judged.statistics[...] = net.parameters, net.statistics
+        with np.errstate(all="ignore"):  # a loss that overflows is no better than any other
+            tape.forward()
+            return float(loss_of()[0])
+
+    return judge
+
+
+def _finish(run: _Run, config: TrainConfig) -> Fit | TrainingFailed:
+    """Calibrates the best epoch's network. A training that broke before its first epoch ended left nothing good."""
+    if run.best is None:
+        return TrainingFailed(run.broke or "no epoch had a finite loss on the rows that choose the best one")
+    stop, held = (
+        network.forward(run.best, run.scaler.apply(part.X))[0].astype(np.float64)
+        for part in (run.stop, run.held)
+    )
+    up = run.stop.up.astype(np.float64)
+    isotonic = config.calibration == "isotonic"
+    for array in (run.best.parameters, run.best.statistics):
+        array.flags.writeable = False
     return Fit(
         config=config,
-        features=data.features,
-        architecture=architecture,
-        parameters=best,
-        scaler=scaler,
-        temperature=calibration.temperature(stop_logits, stop.up.astype(np.float64)),
-        interval=calibration.conformal_width(held.log_return / held.scale - held_returns, LEVEL),
-        base_rate=float(data.up.mean(dtype=np.float64)),
-        gradient_check=checked,
-        curve=tuple(curve),
-        health=tuple(healths),
-        best_epoch=best_epoch,
-        rows=len(learn),
-        first_closed_at=int(learn.closed_at[0]),
-        fitted_until=int(stop.known_at[-1]),
-        seen_until=int(held.known_at[-1]),
+        features=run.features,
+        network=run.best,
+        scaler=run.scaler,
+        temperature=1.0 if isotonic else calibration.temperature(stop[:, 0], up),
+        knots=calibration.isotonic(stop[:, 0], up).astype(np.float32) if isotonic else None,
+        interval=calibration.conformal_width(run.held.log_return / run.held.scale - held[:, 1], LEVEL),
+        base_rate=run.base_rate,
+        gradient_check=run.checked,
+        curve=tuple(run.curve),
+        health=tuple(run.health),
+        best_epoch=run.best_epoch,
+        broke=run.broke,
+        rows=len(run.learn),
+        first_closed_at=int(run.learn.closed_at[0]),
+        fitted_until=int(run.stop.known_at[-1]),
+        seen_until=int(run.held.known_at[-1]),
     )
 
 
 def contents(fit: Fit) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """A fit as a version keeps it: plain arrays, and the manifest that says what they are."""
     arrays: dict[str, NDArray[Any]] = {
-        "parameters": fit.parameters,
+        "parameters": fit.network.parameters[0],
+        "statistics": fit.network.statistics[0],
         "mean": fit.scaler.mean,
         "scale": fit.scaler.scale,
         "calibration": np.array([fit.temperature, fit.interval, fit.base_rate]),
     }
+    if fit.knots is not None:
+        arrays["knots"] = fit.knots
     manifest = {
         "horizon": fit.config.horizon,
-        "sizes": list(fit.architecture.sizes),
-        "activation": fit.architecture.activation,
+        "architecture": fit.network.architecture.document(),
         "features": list(fit.features.names),
         "features_sha256": fit.features.sha256,
         "config": fit.config.document(),
@@ -253,8 +331,10 @@ def contents(fit: Fit) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
 
 def warm_start(arrays: dict[str, NDArray[Any]], manifest: dict[str, Any]) -> WarmStart:
     """Where a version's arrays and manifest let a training go on from."""
-    config = config_from(manifest["config"])
-    architecture = Architecture(
-        manifest["sizes"][0], config.hidden, config.activation, config.initialiser, config.dropout
+    mean = arrays["mean"]
+    architecture = config_from(manifest["config"]).architecture(len(mean))
+    # versions made before there was anything to keep besides parameters have no statistics
+    statistics = arrays.get("statistics", np.empty(0, np.float32))
+    return WarmStart(
+        Network(architecture, arrays["parameters"][None], statistics[None]), Scaler(mean, arrays["scale"])
     )
-    return WarmStart(architecture, arrays["parameters"], Scaler(arrays["mean"], arrays["scale"]))

@@ -30,16 +30,23 @@ class VersionDocument(BaseModel):
 
 
 class Layer(BaseModel):
-    """One layer's gradient at the end of an epoch; a norm that was not finite is null."""
+    """One layer's gradient in an epoch; a figure that was not finite, or not to be had, is null."""
 
     layer: int = Field(description="0 is next to the features.")
     name: str
-    gradient_norm: float | None
+    gradient_norm: float | None = Field(description="In the epoch's middle step, before clipping.")
     update_ratio: float | None = Field(description="Size of the step relative to the weights.")
     dead_fraction: float
     saturated_fraction: float
     non_finite: int
     verdict: str = Field(description="healthy, vanishing, exploding, dead, saturated or non_finite.")
+    largest: float | None = Field(description="The gradient's largest entry, whatever its sign.")
+    cosine: float | None = Field(
+        description="Between the epoch's gradient and the one before: 1 is the same way."
+    )
+    noise_scale: float | None = Field(
+        description="Rows of a batch at which noise is as large as the gradient."
+    )
 
 
 class Epoch(BaseModel):

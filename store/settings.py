@@ -5,11 +5,12 @@ A section is a frozen model; each key has its one default here. Add a setting by
 
 import os
 import tomllib
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from platformdirs import user_config_path, user_data_path
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -18,7 +19,22 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+import model.bars
+from model.bars import Market
 from model.errors import BadInput
+
+# What ccxt calls the parts of a user's account.
+CREDENTIALS = (
+    "apiKey",
+    "secret",
+    "password",
+    "uid",
+    "login",
+    "token",
+    "privateKey",
+    "walletAddress",
+    "twofa",
+)
 
 
 def default_database_url() -> str:
@@ -74,8 +90,60 @@ class Jobs(Section):
         return self
 
 
+class Source(Section):
+    """A market's bars at an exchange."""
+
+    symbol: str
+    timeframe: str
+    exchange: str  # as ccxt names it
+    exchange_symbol: str  # as the exchange names it, e.g. BTC/USDT
+    since: datetime  # of a market without bars; one without a zone is UTC
+
+    @property
+    def market(self) -> Market:
+        """The market, spelled in the one right way."""
+        return model.bars.market(self.symbol, self.timeframe)
+
+    @field_validator("since")
+    @classmethod
+    def _in_utc(cls, since: datetime) -> datetime:
+        return model.bars.utc(since)
+
+    @model_validator(mode="after")
+    def _is_a_market(self) -> "Source":
+        try:
+            self.market  # noqa: B018
+        except BadInput as error:
+            raise ValueError(str(error)) from error
+        return self
+
+
+class Sources(Section):
+    """The exchanges that bars are fetched from by themselves; none as long as no market is named."""
+
+    markets: tuple[Source, ...] = ()
+    # by exchange: what ccxt is told as it is, e.g. {"binance": {"timeout": 5000}}
+    exchanges: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    attempts: int = Field(default=7, ge=1)  # at one request, over about a minute
+
+    @model_validator(mode="after")
+    def _one_source_a_market(self) -> "Sources":
+        named = [source.market for source in self.markets]
+        for market in named:
+            if named.count(market) > 1:
+                raise ValueError(f"{market} has {named.count(market)} sources: name one")
+        return self
+
+    @model_validator(mode="after")
+    def _no_secrets(self) -> "Sources":
+        for name, options in self.exchanges.items():
+            if secret := next((key for key in options if key in CREDENTIALS), None):
+                raise ValueError(f"{name} needs no {secret}: bars are public, and settings are shown")
+        return self
+
+
 class Training(Section):
-    """What a scheduled or asked-for training uses; see model.training.TrainConfig for the rest."""
+    """What a scheduled or asked-for training uses; see model.config.TrainConfig for the rest."""
 
     window_bars: int = Field(default=10_000, ge=200)
     horizon_bars: int = Field(default=1, ge=1)
@@ -107,6 +175,7 @@ class Settings(BaseSettings):
     database: Database = Field(default_factory=Database)
     service: Service = Field(default_factory=Service)
     jobs: Jobs = Field(default_factory=Jobs)
+    sources: Sources = Field(default_factory=Sources)
     training: Training = Field(default_factory=Training)
     backtest: Backtest = Field(default_factory=Backtest)
     log: Log = Field(default_factory=Log)

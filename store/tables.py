@@ -211,6 +211,9 @@ gradient_health = Table(
     Column("saturated_fraction", Double, nullable=False),
     Column("non_finite", Integer, nullable=False),
     Column("verdict", String(16), nullable=False),
+    Column("largest", Double),  # this and the following are null, too, in rows older than these columns
+    Column("cosine", Double),
+    Column("noise_scale", Double),
 )
 
 backtests = Table(

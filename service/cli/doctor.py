@@ -12,19 +12,19 @@ from service.cli.options import AnySymbol, AnyTimeframe, AsJson
 
 if TYPE_CHECKING:
     from model.bars import Market
+    from model.config import TrainConfig
     from model.dataset import Dataset
-    from model.training import TrainConfig
 
 
 def doctor(symbol: AnySymbol = None, timeframe: AnyTimeframe = None, as_json: AsJson = False) -> None:
-    """Examine data, forward pass, gradients and updates.
+    """Examine data, forward pass, gradients, updates and settings.
 
     \b
     barprop doctor                  (the program itself, on a made-up problem)
     barprop doctor ETHUSDT 1h       (that market's bars and the training that the settings ask for)
 
-    Each finding names where its fault lies (data, forward, backward, update, setting), with evidence and a remedy.
-    A fault ends with exit code 1.
+    Each finding names where its fault lies (data, forward, backward, update, setting), with evidence and a remedy; the
+    verdict is where the first lies. A fault ends with exit code 1.
     """
     market = options.any_market(symbol, timeframe)
 
@@ -33,16 +33,19 @@ def doctor(symbol: AnySymbol = None, timeframe: AnyTimeframe = None, as_json: As
 
     if market is None:
         config = retrain.config_of(opening.settings(), {})
-        findings = examination.examine(*examination.synthetic(config.seed), config)
+        patient = examination.admit(*examination.synthetic(config.seed), config)
     else:
         data, config = _newest(market)
-        findings = examination.examine(data.X, data.up, data.target, config)
-    sound = all(finding.passed for finding in findings)
+        patient = examination.admit(data.X, data.up, data.target, config, data.close)
+    findings = examination.examine(patient)
+    verdict = examination.verdict(findings)
+    sound = verdict == examination.HEALTHY
     if as_json:
         output.document(
             {
                 "market": None if market is None else asdict(market),
                 "sound": sound,
+                "verdict": verdict,
                 "findings": [examination.document(finding) for finding in findings],
             }
         )
@@ -51,6 +54,7 @@ def doctor(symbol: AnySymbol = None, timeframe: AnyTimeframe = None, as_json: As
             output.line(f"{'ok   ' if finding.passed else 'FAULT'} {finding.check}: {finding.evidence}")
             if finding.advice:
                 output.line(f"      {finding.kind}: {finding.advice}")
+        output.line(f"verdict: {verdict}")
     if not sound:
         raise typer.Exit(1)
 

@@ -9,12 +9,10 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
 import httpx
 
-import model.bars
 import store.clock
 import store.database
 import store.jobs
@@ -22,6 +20,7 @@ import store.markets
 import store.outcomes
 import store.predictions
 import store.versions
+from jobs.sources import replay
 from model.bars import Bars, Market, iso
 from model.errors import BarpropError, Unreachable
 from service.cli import output, parent
@@ -58,16 +57,6 @@ def run(engine: Engine, database_url: str, port: int, to_come: Mapping[Market, B
         parent.stop(service, STOP_SECONDS)
 
 
-def timeline(to_come: Mapping[Market, Bars]) -> list[tuple[datetime, list[tuple[Market, dict[str, Any]]]]]:
-    """The closes to come in order, each with the bars that are known then."""
-    moments: dict[datetime, list[tuple[Market, dict[str, Any]]]] = {}
-    for market, bars in to_come.items():
-        close_of = model.bars.timeframe(market.timeframe).close_of
-        for bar in bars.iter_rows(named=True):
-            moments.setdefault(close_of(bar["ts"]), []).append((market, {**bar, "ts": iso(bar["ts"])}))
-    return sorted(moments.items(), key=lambda item: item[0])
-
-
 def _wait(client: httpx.Client, service: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
@@ -82,23 +71,22 @@ def _wait(client: httpx.Client, service: subprocess.Popen[bytes]) -> None:
 
 
 def _replay(engine: Engine, client: httpx.Client, to_come: Mapping[Market, Bars], speed: float) -> None:
-    """Clock, bar, question for each close; what is late is not hurried after."""
+    """Clock, bar, question for each close."""
     signals: dict[Market, dict[str, Any]] = {}
     watch = Watch(engine, list(to_come))
     look_at = 0.0
+    moments = replay.replay(to_come, replay.evenly(speed), clock=time.monotonic, sleep=time.sleep)
     with _screen() as screen:
-        for moment, bars in timeline(to_come):
-            began = time.monotonic()
+        for moment, bars in moments:
             store.clock.set(engine, moment)
             for market, bar in bars:
-                _post(client, "/v1/bars", {**asdict(market), "bars": [bar]})
+                _post(client, "/v1/bars", {**asdict(market), "bars": [{**bar, "ts": iso(bar["ts"])}]})
                 signals[market] = _post(client, "/v1/predict", asdict(market))
-            if began >= look_at:
-                look_at = began + LOOK_SECONDS
+            if (now := time.monotonic()) >= look_at:
+                look_at = now + LOOK_SECONDS
                 for line in watch.news():
                     screen.event(line)
                 screen.state(watch.state(signals))
-            time.sleep(max(0.0, began + 1 / speed - time.monotonic()))
 
 
 def _post(client: httpx.Client, path: str, body: dict[str, Any]) -> dict[str, Any]:

@@ -44,7 +44,9 @@ def list_schedules(as_json: AsJson = False) -> None:
 
 @app.command("set")
 def set_schedule(
-    kind: Annotated[str, typer.Argument(help="score, ingest, retrain or backtest.", show_default=False)],
+    kind: Annotated[
+        str, typer.Argument(help="score, ingest, fetch, retrain or backtest.", show_default=False)
+    ],
     trigger: Annotated[
         str | None,
         typer.Option("--trigger", help="'every 30s', or five cron fields in UTC.", show_default=False),

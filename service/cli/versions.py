@@ -1,13 +1,15 @@
-"""`barprop versions`: what was trained, which version answers, and how to go back."""
+"""`barprop versions`: what was trained, which version answers, how to go back, and how to take one elsewhere."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from model.errors import BadInput
 from service.cli import opening, options, output
-from service.cli.options import AnySymbol, AnyTimeframe, AsJson, Limit, Symbol, Timeframe
+from service.cli.options import AnySymbol, AnyTimeframe, AsJson, Limit, Symbol, Timeframe, WrongUsage
 from service.cli.train import flat
 
 if TYPE_CHECKING:
@@ -15,7 +17,9 @@ if TYPE_CHECKING:
 
 VersionId = Annotated[int, typer.Argument(help="See `barprop versions list`.", min=1, show_default=False)]
 
-app = typer.Typer(name="versions", help="List versions; promote one, or go back to the one before.")
+app = typer.Typer(
+    name="versions", help="List versions; promote one, go back to the one before, or export one."
+)
 
 
 @app.command("list")
@@ -112,6 +116,69 @@ def rollback(symbol: Symbol, timeframe: Timeframe, as_json: AsJson = False) -> N
             version = store.versions.rollback(conn, row.id, now, store.versions.takes_effect(conn, row, now))
             found = store.versions.get(conn, version)
     _show(found, as_json)
+
+
+@app.command()
+def export(
+    version: VersionId,
+    file: Annotated[
+        Path, typer.Option("--output", "-o", help="The file to write.", dir_okay=False, show_default=False)
+    ],
+    form: Annotated[Literal["onnx"], typer.Option("--format", help="The form of the file.")] = "onnx",
+    force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write a version to a file that other programs answer from.
+
+    \b
+    barprop versions export 7 --output model.onnx
+    barprop versions export 7 --format onnx --output model.onnx --force
+
+    The graph reads raw features (N, F) and scale (N,), the volatility of one bar's log return, and gives p_up and
+    expected_return; its metadata names the features. It needs the package onnx: pip install barprop[onnx]
+    """
+    try:
+        import model.onnx
+    except ModuleNotFoundError as error:
+        raise WrongUsage(f"the package {error.name} is not there: pip install barprop[onnx]") from error
+    if file.exists() and not force:
+        raise BadInput(f"{file} is there already; --force writes over it")
+    if not file.parent.is_dir():
+        raise BadInput(f"there is no folder {file.parent} to write {file.name} into")
+
+    import model.predictor
+    import store.database
+    import store.versions
+
+    with opening.database() as (_, engine), store.database.read(engine) as conn:
+        found = store.versions.get(conn, version)
+        predictor = model.predictor.from_artifact(store.versions.packed(conn, version))
+    about = {
+        "version": str(version),
+        "symbol": found.market.symbol,
+        "timeframe": found.market.timeframe,
+    }
+    content = model.onnx.exported(predictor, about)
+    _write(file, content)
+    if as_json:
+        output.document({"version": version, "format": form, "file": str(file), "bytes": len(content)})
+        return
+    output.line(f"version {version} of {found.market} is in {file}: {len(content)} bytes")
+
+
+def _write(file: Path, content: bytes) -> None:
+    """Writes a file whole or not at all."""
+    import os
+
+    beside = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        with beside.open("xb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        beside.replace(file)
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def _show(version: Version, as_json: bool) -> None:

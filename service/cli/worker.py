@@ -16,7 +16,7 @@ ParentPipe = Annotated[
 
 
 def worker(parent_pipe: ParentPipe = False, as_json: AsJson = False) -> None:
-    """Do what happens by itself: score, ingest, retrain, backtest.
+    """Do what happens by itself: score, ingest, fetch, retrain, backtest.
 
     \b
     barprop worker

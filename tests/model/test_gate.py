@@ -5,9 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from model import gate
-from tests.model.test_predictor import FIT
+from model import gate, training
+from tests.model.test_training import DATA, SMALL
 
+FIT = training.fit(DATA, SMALL)
 RNG = np.random.default_rng(0)
 CHAMPION = RNG.normal(0.69, 0.05, 500)
 

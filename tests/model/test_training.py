@@ -1,17 +1,19 @@
-"""Training: deterministic, stopped early on a chronological tail, and never further than the last good weights."""
+"""Training: deterministic, calibrated, going on from where it is told to, and never further than the last good weights."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
-from model import artifact, dataset, features, training
+from model import artifact, calibration, dataset, features, gate, training
 from model.bars import timeframe
+from model.config import TrainConfig
 from model.dataset import Dataset
-from model.errors import BadInput, TrainingFailed
-from model.network.losses import joint
-from model.network.network import forward, over
-from model.training import Fit, TrainConfig
+from model.errors import TrainingFailed
+from model.network.losses import cross_entropy
+from model.network.network import forward
+from model.training import Fit
 from tests.model import synthetic
 
 SMALL = TrainConfig(window=900, hidden=(16, 8), epochs=4, batch=64)
@@ -29,13 +31,41 @@ def sha256(fit: Fit) -> str:
     return artifact.digest(training.contents(fit)[0])
 
 
+def outputs(fit: Fit, rows: Dataset) -> np.ndarray:
+    """(n, 2)"""
+    return forward(fit.network, fit.scaler.apply(rows.X))[0].astype(np.float64)
+
+
 def test_the_same_data_config_and_seed_give_the_same_weights() -> None:
     assert sha256(training.fit(DATA, SMALL)) == sha256(training.fit(DATA, SMALL))
 
 
-@pytest.mark.parametrize("change", [{"seed": 1}, {"dropout": 0.1}, {"epochs": 3}, {"window": 800}])
-def test_another_config_gives_other_weights(change: dict[str, float]) -> None:
-    assert sha256(training.fit(DATA, SMALL)) != sha256(training.fit(DATA, replace(SMALL, **change)))
+CHANGES: list[dict[str, Any]] = [
+    {"seed": 1},
+    {"dropout": 0.1},
+    {"epochs": 3},
+    {"window": 800},
+    {"half_life": 200},
+    {"normalisation": "layer"},
+    {"normalisation": "batch"},
+    {"hidden": (16, 16), "residual": True},
+    {"schedule": "constant"},
+    {"warm_up": 0.3},
+    {"clip_value": 0.01},
+    {"optimiser": "lion"},
+    {"activation": "gelu"},
+    {"initialiser": "orthogonal"},
+    {"return_weight": 0.0},
+    {"calibration": "isotonic"},
+]
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: ", ".join(change))
+def test_another_config_gives_other_weights(change: dict[str, Any]) -> None:
+    fit = training.fit(DATA, replace(SMALL, **change))
+    assert sha256(training.fit(DATA, SMALL)) != sha256(fit)
+    assert fit.gradient_check.passed
+    assert np.isfinite(fit.network.parameters).all()
 
 
 def test_rows_before_the_window_change_nothing() -> None:
@@ -48,92 +78,211 @@ def test_a_planted_signal_is_learned_and_noise_is_not() -> None:
         data = made(3_000, seed=3, momentum=momentum)
         fit = training.fit(data, replace(SMALL, window=2_500, epochs=30, held_fraction=0.3))
         held = data.part(slice(len(data) - 700, None))
-        outputs = forward(over(fit.architecture, fit.parameters), fit.scaler.apply(held.X)).outputs
-        loss, _ = joint(outputs, held.up, held.target, 0.0)
-        return float(np.log(2) - loss)
+        return float(np.log(2) - cross_entropy(outputs(fit, held)[:, 0], held.up)[0].mean())
 
     assert gain(0.6) > 0.05
     assert gain(0.0) < 0.01
 
 
-def test_the_best_epochs_weights_are_put_back() -> None:
-    # a rate that grows too large makes later epochs worse than earlier ones
-    config = replace(SMALL, learning_rate=0.05, epochs=8, patience=8, dropout=0.0, weight_decay=0.0)
-    fit = training.fit(DATA, config)
-    losses = [stop for _, _, stop in fit.curve]
-    assert len(losses) == 8
-    assert fit.best_epoch == int(np.argmin(losses)) + 1
-    assert fit.best_epoch < 8, "this training was meant to get worse again"
-    data = DATA.part(slice(len(DATA) - config.window, None))
-    stop = data.part(dataset.split(data, config.stop_fraction, config.held_fraction).stop)
-    outputs = forward(over(fit.architecture, fit.parameters), fit.scaler.apply(stop.X)).outputs
-    loss, _ = joint(outputs, stop.up, stop.target, config.return_weight)
-    assert loss == pytest.approx(min(losses), rel=1e-6)
+def test_a_short_half_life_learns_the_newest_relation() -> None:
+    """Halfway the sign of what a feature tells turns round: old rows that count for nothing cannot say so any more."""
+    X = np.random.default_rng(0).standard_normal((len(DATA), 3)).astype(np.float32)
+    turned = np.where(np.arange(len(DATA)) < len(DATA) - 350, X[:, 0], -X[:, 0])
+    data = replace(DATA, X=X, up=(turned > 0).astype(np.float32))
+    newest = data.part(slice(len(data) - 60, None))
+
+    def right(half_life: int | None) -> float:
+        config = replace(SMALL, epochs=15, patience=15, half_life=half_life, learning_rate=0.01, dropout=0.0)
+        config = replace(config, weight_decay=0.0, return_weight=0.0)
+        logit = outputs(training.fit(data, config), newest)[:, 0]
+        return float(((logit > 0) == (newest.up > 0)).mean())
+
+    assert right(60) > 0.9
+    assert right(None) < 0.6
 
 
-def test_patience_ends_a_training_that_no_longer_improves() -> None:
-    config = replace(SMALL, learning_rate=0.05, epochs=30, patience=2, dropout=0.0)
-    fit = training.fit(DATA, config)
-    assert len(fit.curve) == fit.best_epoch + 2 < 30
+def test_without_a_half_life_every_row_counts_the_same_to_the_bit() -> None:
+    assert (dataset.recency(9, None) == 1).all()
+    forever = replace(SMALL, half_life=10**12)
+    one, other = training.fit(DATA, SMALL), training.fit(DATA, forever)
+    assert (dataset.recency(900, forever.half_life) == 1).all()
+    assert (one.network.parameters == other.network.parameters).all()
+    assert one.curve == other.curve
 
 
-def test_a_second_fit_starts_with_fresh_counters() -> None:
-    config = replace(SMALL, learning_rate=0.05, epochs=30, patience=2, dropout=0.0)
-    first, second = training.fit(DATA, config), training.fit(DATA, config)
-    assert first.curve == second.curve
+# --- going on from an earlier version
 
 
-def test_a_warm_start_goes_on_from_the_weights_and_scaling_it_is_given() -> None:
-    first = training.fit(DATA, SMALL)
-    warm = training.warm_start(*training.contents(first))
-    second = training.fit(DATA, replace(SMALL, learning_rate=1e-9), warm)
-    np.testing.assert_allclose(second.parameters, first.parameters, atol=1e-6)
+def test_a_warm_start_goes_on_from_the_weights_statistics_and_scaling_it_is_given() -> None:
+    still = replace(SMALL, normalisation="batch", learning_rate=1e-9, epochs=1, batch=10_000)
+    other = made(seed=4)
+    first = training.fit(DATA, replace(SMALL, normalisation="batch"))
+    second = training.fit(other, still, training.warm_start(*training.contents(first)))
+    np.testing.assert_allclose(second.network.parameters, first.network.parameters, atol=1e-6)
+    fresh = training.fit(other, still)
     assert (second.scaler.mean == first.scaler.mean).all()
-    assert second.curve[0][0] == 1, "the counters start anew"
+    assert (second.scaler.scale == first.scaler.scale).all()
+    assert (second.scaler.mean != fresh.scaler.mean).any()
+    # of running statistics nine tenths are left after a step; those of a fresh start were 0 and 1
+    apart, together = (
+        np.abs(fit.network.statistics - first.network.statistics).max() for fit in (fresh, second)
+    )
+    assert together < apart / 2
 
 
-def test_a_warm_start_of_another_shape_is_refused() -> None:
+def test_a_warm_start_leaves_the_version_it_starts_from_as_it_was() -> None:
+    arrays, manifest = training.contents(training.fit(DATA, SMALL))
+    kept = {name: array.copy() for name, array in arrays.items()}
+    training.fit(DATA, SMALL, training.warm_start(arrays, manifest))
+    for name, array in arrays.items():
+        assert (array == kept[name]).all()
+
+
+def test_a_warm_start_of_a_version_without_statistics_is_possible() -> None:
+    arrays, manifest = training.contents(training.fit(DATA, SMALL))
+    del arrays["statistics"]
+    for younger in (
+        "normalisation",
+        "residual",
+        "schedule",
+        "warm_up",
+        "clip_value",
+        "half_life",
+        "calibration",
+    ):
+        del manifest["config"][younger]
+    training.fit(DATA, SMALL, training.warm_start(arrays, manifest))
+
+
+@pytest.mark.parametrize("other", [{"hidden": (8,)}, {"normalisation": "layer"}, {"activation": "tanh"}])
+def test_a_warm_start_of_another_shape_is_refused(other: dict[str, Any]) -> None:
     warm = training.warm_start(*training.contents(training.fit(DATA, SMALL)))
     with pytest.raises(TrainingFailed, match="same features and layers"):
-        training.fit(DATA, replace(SMALL, hidden=(8,)), warm)
+        training.fit(DATA, replace(SMALL, **other), warm)
 
 
-def test_a_batch_larger_than_the_data_shrinks_and_the_network_still_learns() -> None:
-    fit = training.fit(DATA, replace(SMALL, batch=1_000_000))
-    start = training.fit(DATA, replace(SMALL, batch=1_000_000, learning_rate=1e-12))
-    assert not np.allclose(fit.parameters, start.parameters, atol=1e-4)
+# --- what is not finite
 
-
-def test_what_was_learned_is_read_only() -> None:
-    fit = training.fit(DATA, SMALL)
-    with pytest.raises(ValueError, match="read-only"):
-        fit.parameters[0] = 1.0
-
-
-def test_a_loss_that_is_not_finite_stops_the_training_and_names_the_layer() -> None:
-    X = DATA.X.copy()
-    X[-500, 3] = np.nan
-    broken = replace(DATA, X=X)
-    with pytest.raises((TrainingFailed, BadInput), match="finite"):
-        training.fit(broken, SMALL)
-
-
-def test_the_stop_and_held_rows_do_not_move_the_weights_of_an_epoch() -> None:
-    """What early stopping and the held-back rows say may choose an epoch, but not change its weights."""
-    X = DATA.X.copy()
-    held = round(SMALL.window * (SMALL.stop_fraction + SMALL.held_fraction)) - 5
-    X[-held:] = X[-held:][::-1]
-    changed = training.fit(replace(DATA, X=X), replace(SMALL, epochs=1))
-    assert (changed.parameters == training.fit(DATA, replace(SMALL, epochs=1)).parameters).all()
+# Decay times rate is 3, so that every step turns the weights round and makes them twice as long: they are beyond
+# float32 after some hundred steps.
+DOUBLING: dict[str, Any] = {
+    "optimiser": "sgd",
+    "schedule": "constant",
+    "learning_rate": 0.1,
+    "weight_decay": 30.0,
+    "dropout": 0.0,
+    "epochs": 40,
+    "patience": 40,
+}
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"batch": 0}, {"optimiser": "adamm"}, {"held_fraction": 0.9}, {"horizon": 0}]
+    "shape", [{}, {"normalisation": "batch"}, {"normalisation": "layer"}, {"activation": "gelu"}]
 )
-def test_a_config_that_cannot_be_is_refused(wrong: dict[str, object]) -> None:
-    with pytest.raises(BadInput):
-        replace(SMALL, **wrong)  # type: ignore[arg-type]
+def test_a_training_that_explodes_keeps_its_last_good_weights_and_says_where_it_broke(
+    shape: dict[str, Any],
+) -> None:
+    config = replace(SMALL, **DOUBLING, **shape)
+    fit = training.fit(DATA, config)
+    assert fit.broke is not None
+    assert "not finite in epoch" in fit.broke
+    broke_in = int(fit.broke.split("epoch ")[1].split(",")[0])
+    assert 1 < broke_in == len(fit.curve) + 1 == len(fit.health)
+    assert np.isfinite(fit.network.parameters).all()
+    assert np.isfinite(fit.network.statistics).all()
+    assert fit.verdict == "non_finite"
+    # the weights are those that a training has which ends in time
+    best = min(fit.curve, key=lambda entry: entry[2])
+    assert fit.best_epoch == best[0]
+    in_time = training.fit(DATA, replace(config, epochs=fit.best_epoch))
+    assert (in_time.network.parameters == fit.network.parameters).all()
+    assert in_time.broke is None
+    refused = gate.unfit(fit)
+    assert refused is not None
+    assert refused.outcome == "rejected"
+    assert refused.reason == fit.broke
 
 
-def test_a_config_survives_its_document() -> None:
-    assert training.config_from(SMALL.document()) == SMALL
+# The first number that overflows: one on the way forward, or the square of a gradient where that is much larger.
+FIRST: list[tuple[dict[str, Any], str]] = [
+    ({"hidden": ()}, "first in layer 'output'"),
+    ({"activation": "tanh"}, "first in layer 'hidden 2'"),
+    ({}, "too large, the largest in layer 'output'"),
+]
+
+
+@pytest.mark.parametrize(("shape", "where"), FIRST)
+def test_a_training_that_explodes_names_the_layer(shape: dict[str, Any], where: str) -> None:
+    broke = training.fit(DATA, replace(SMALL, **DOUBLING, **shape)).broke
+    assert broke is not None
+    assert where in broke
+
+
+def test_a_training_that_breaks_before_an_epoch_is_over_fails() -> None:
+    with pytest.raises(TrainingFailed, match="not finite in epoch 1"):
+        training.fit(DATA, replace(SMALL, **{**DOUBLING, "learning_rate": 1e30}))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_feature_that_is_not_finite_fails_the_training(value: float) -> None:
+    X = DATA.X.copy()
+    X[-500, 3] = value
+    with np.errstate(all="ignore"), pytest.raises(TrainingFailed, match="epoch 1, first in the inputs"):
+        training.fit(replace(DATA, X=X), SMALL)
+
+
+def test_a_stop_row_that_is_not_finite_fails_the_training() -> None:
+    X = DATA.X.copy()
+    X[-100, 3] = np.nan
+    with pytest.raises(TrainingFailed, match="finite loss on the rows that choose"):
+        training.fit(replace(DATA, X=X), SMALL)
+
+
+# --- what a fit is
+
+
+def test_what_was_learned_is_read_only() -> None:
+    fit = training.fit(DATA, replace(SMALL, normalisation="batch"))
+    for array in (fit.network.parameters, fit.network.statistics):
+        with pytest.raises(ValueError, match="read-only"):
+            array[0] = 1.0
+
+
+def test_a_fit_keeps_its_curve_and_its_health_by_epoch_and_layer() -> None:
+    fit = training.fit(DATA, replace(SMALL, normalisation="layer"))
+    assert [number for number, _, _ in fit.curve] == [1, 2, 3, 4]
+    assert len(fit.health) == len(fit.curve)
+    names = tuple(layer.name for layer in fit.network.architecture.layers)
+    assert all(tuple(row.name for row in epoch) == names for epoch in fit.health)
+    assert fit.broke is None
+
+
+@pytest.mark.parametrize("kind", ["temperature", "isotonic"])
+def test_calibration_is_made_on_the_stop_rows_and_the_interval_on_the_held_ones(kind: str) -> None:
+    config = replace(SMALL, calibration=kind)
+    fit = training.fit(DATA, config)
+    data = DATA.part(slice(len(DATA) - config.window, None))
+    parts = dataset.split(data, config.stop_fraction, config.held_fraction)
+    stop, held = data.part(parts.stop), data.part(parts.held)
+    logit, up = outputs(fit, stop)[:, 0], stop.up.astype(np.float64)
+    errors = held.log_return / held.scale - outputs(fit, held)[:, 1]
+    assert fit.interval == calibration.conformal_width(errors, 0.9)
+    assert fit.base_rate == pytest.approx(data.up.mean(), abs=1e-6)
+    if kind == "temperature":
+        assert fit.temperature == calibration.temperature(logit, up)
+        assert fit.knots is None
+        assert "knots" not in training.contents(fit)[0]
+    else:
+        assert fit.temperature == 1.0
+        assert fit.knots is not None
+        np.testing.assert_array_equal(fit.knots, calibration.isotonic(logit, up).astype(np.float32))
+        assert training.contents(fit)[0]["knots"] is fit.knots
+    assert fit.seen_until == data.known_at[-1]
+    assert fit.fitted_until == stop.known_at[-1]
+    assert fit.first_closed_at == data.closed_at[0]
+
+
+def test_progress_is_told_epoch_by_epoch_and_never_falls() -> None:
+    told: list[float] = []
+    training.fit(DATA, SMALL, progress=told.append)
+    assert told == pytest.approx([0.25, 0.5, 0.75, 1.0])

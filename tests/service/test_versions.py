@@ -39,7 +39,7 @@ def trained(engine: Engine, market_id: int, champion: int) -> int:
             verdict="healthy",
         )
         layers = [
-            GradientHealth(0, "hidden 1", 0.5, 0.001, 0.25, 0.0, 0, "healthy"),
+            GradientHealth(0, "hidden 1", 0.5, 0.001, 0.25, 0.0, 0, "healthy", 0.1, 0.9, 300.0),
             GradientHealth(1, "output", None, None, 0.0, 0.0, 3, "non_finite"),
         ]
         store.health.add(conn, run, [layers, layers])
@@ -73,6 +73,8 @@ def test_gradient_health_is_told_by_epoch_and_layer(client: TestClient, trained:
     assert document["layers"] == document["epochs"][-1]["layers"]
     assert document["layers"][0]["gradient_norm"] == 0.5
     assert document["layers"][1]["gradient_norm"] is None
+    assert document["layers"][0]["noise_scale"] == 300.0
+    assert document["layers"][1]["cosine"] is None
 
 
 @pytest.mark.parametrize(

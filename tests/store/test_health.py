@@ -21,8 +21,8 @@ EPOCHS = [
         GradientHealth(1, "heads", None, None, 0.0, 0.0, 3, "non_finite"),
     ],
     [
-        GradientHealth(0, "dense 0 (4 -> 3, relu)", 1e-300, 2e-3, 1.0, 0.0, 0, "dead"),
-        GradientHealth(1, "heads", 0.125, 3e-3, 0.0, 0.5, 0, "healthy"),
+        GradientHealth(0, "dense 0 (4 -> 3, relu)", 1e-300, 2e-3, 1.0, 0.0, 0, "dead", 1e-301, -0.5, 300.0),
+        GradientHealth(1, "heads", 0.125, 3e-3, 0.0, 0.5, 0, "healthy", 0.1, 1.0, None),
     ],
 ]
 

@@ -105,6 +105,32 @@ def test_going_down_leaves_nothing_and_up_again_works(database: Engine) -> None:
     assert store.database.at_head(database)
 
 
+def test_health_of_before_the_further_figures_stays_and_lacks_them(bare: Engine) -> None:
+    """A later revision adds columns to a table that has rows; going back takes them, and no row, away."""
+    config = store.database.alembic_config
+    rows = (
+        "INSERT INTO markets VALUES (1, 'ETHUSDT', '1h', false, 0, 0)",
+        "INSERT INTO jobs (id, kind, state, priority, params, progress, requested_at, cancel_asked)"
+        " VALUES (1, 'retrain', 'succeeded', 0, '{}', 1, 0, false)",
+        "INSERT INTO training_runs VALUES (1, 1, 1, NULL, 'rejected', '', 0, 0, 0, '{}', '[]', 'healthy')",
+        "INSERT INTO gradient_health VALUES (1, 1, 0, 'hidden 1', 0.5, 0.001, 0.25, 0, 0, 'healthy')",
+    )
+    with store.database.write(bare) as connection:
+        command.upgrade(config(connection), "0001")
+        for row in rows:
+            connection.execute(sqlalchemy.text(row))
+    store.database.upgrade(bare)
+    table = metadata.tables["gradient_health"]
+    with store.database.write(bare) as connection:
+        (kept,) = connection.execute(table.select()).mappings()
+        assert (kept["name"], kept["gradient_norm"], kept["verdict"]) == ("hidden 1", 0.5, "healthy")
+        assert (kept["largest"], kept["cosine"], kept["noise_scale"]) == (None, None, None)
+        command.downgrade(config(connection), "0001")
+        (kept,) = connection.execute(sqlalchemy.text("SELECT * FROM gradient_health")).mappings()
+        assert "cosine" not in kept
+        assert kept["update_ratio"] == 0.001
+
+
 def test_alembic_by_itself_works_on_the_database_of_the_settings(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

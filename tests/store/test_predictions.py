@@ -16,10 +16,10 @@ import store.predictions
 import store.versions
 from model import artifact, bars, dataset, features, training
 from model.bars import Bars
+from model.config import TrainConfig
 from model.errors import BadInput, NotFound
 from model.predictions import Abstention, Prediction, Reason
 from model.predictor import Predictor
-from model.training import TrainConfig
 from store.database import Engine
 from store.tables import predictions
 from tests.model import synthetic

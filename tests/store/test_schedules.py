@@ -20,6 +20,7 @@ def test_a_fresh_database_has_the_defaults(database: Engine) -> None:
             Schedule(2, "ingest", "every 10s", {}, True),
             Schedule(3, "retrain", "every 30s", {"min_new_bars": 100}, True),
             Schedule(4, "backtest", "every 300s", {"last": 5000, "min_new_bars": 1000}, True),
+            Schedule(5, "fetch", "every 10s", {}, True),
         ]
 
 
@@ -28,7 +29,7 @@ def test_setting_changes_that_kinds_row_and_no_other(database: Engine) -> None:
         before = store.schedules.all(conn)
         changed = store.schedules.set(conn, "retrain", "0 * * * *", {"min_new_bars": 1}, False, NOW)
         assert changed == Schedule(3, "retrain", "0 * * * *", {"min_new_bars": 1}, False)
-        assert store.schedules.all(conn) == [*before[:2], changed, before[3]]
+        assert store.schedules.all(conn) == [*before[:2], changed, *before[3:]]
 
 
 def test_a_new_kind_gets_a_row(database: Engine) -> None:

@@ -1,5 +1,6 @@
 """Laws of the settings: which source wins, and that a fault is one line that names its place."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,12 @@ def test_the_default_database_is_a_file_in_the_users_data_directory() -> None:
     assert store.settings.load().database.url.startswith("sqlite:////")
 
 
+BTC = (
+    "{symbol = 'BTCUSDT', timeframe = '60m', exchange = 'binance', exchange_symbol = 'BTC/USDT', "
+    "since = '2024-01-01'}"
+)
+
+
 @pytest.mark.parametrize(
     ("text", "named"),
     [
@@ -45,6 +52,11 @@ def test_the_default_database_is_a_file_in_the_users_data_directory() -> None:
         ("[sevrice]\nport = 1\n", "setting sevrice (BARPROP_SEVRICE): "),
         ("[jobs]\nlease_seconds = 9\n", "at least twice heartbeat_seconds"),
         ("[jobs\n", "is not TOML"),
+        (f"[sources]\nmarkets = [{BTC}, {BTC}]\n", "BTCUSDT 1h has 2 sources: name one"),
+        (f"[sources]\nmarkets = [{BTC.replace('BTCUSDT', 'BTC/USDT')}]\n", "; try 'BTCUSDT'"),
+        (f"[sources]\nmarkets = [{BTC.replace('60m', '7x')}]\n", "sources.markets.0"),
+        (f"[sources]\nmarkets = [{BTC.replace('2024-01-01', 'once')}]\n", "sources.markets.0.since"),
+        ("[sources.exchanges.binance]\napiKey = 'hunter2'\n", "binance needs no apiKey"),
     ],
 )
 def test_a_fault_is_one_line_that_names_its_place(text: str, named: str) -> None:
@@ -73,3 +85,13 @@ def test_settings_never_change() -> None:
     settings = store.settings.load()
     with pytest.raises(ValueError, match="frozen"):
         settings.service.port = 1
+
+
+def test_sources_are_read_from_the_file_and_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert store.settings.load().sources.markets == ()
+    write(f"[sources]\nmarkets = [{BTC}]\n\n[sources.exchanges.binance]\ntimeout = 5000\n")
+    (source,) = store.settings.load().sources.markets
+    assert (str(source.market), source.since) == ("BTCUSDT 1h", datetime(2024, 1, 1, tzinfo=UTC))
+    assert store.settings.load().sources.exchanges == {"binance": {"timeout": 5000}}
+    monkeypatch.setenv("BARPROP_SOURCES__MARKETS", "[]")
+    assert store.settings.load().sources.markets == ()

@@ -44,6 +44,7 @@ CALLS: dict[tuple[str, ...], list[str]] = {
     ("versions", "show"): ["1"],
     ("versions", "promote"): ["2"],
     ("versions", "rollback"): ["LIVE", "1h"],
+    ("versions", "export"): ["1", "--output", "OUTPUT"],
     ("schedules", "list"): [],
     ("schedules", "set"): ["retrain", "--param", "min_new_bars=50"],
     ("keys", "create"): ["my-bot"],
@@ -52,6 +53,14 @@ CALLS: dict[tuple[str, ...], list[str]] = {
     ("db", "upgrade"): [],
     ("config", "show"): [],
 }
+
+
+def arguments_of(words: tuple[str, ...], folder: Path) -> list[str]:
+    """The call's arguments, its file made and its output in a folder of its own."""
+    made = {"FILE": lambda: hourly_file(folder, "LIVE"), "OUTPUT": lambda: folder / "model.onnx"}
+    return [str(made[word]()) if word in made else word for word in CALLS[words]]
+
+
 LASTING = {("serve",), ("worker",), ("demo",)}  # test_serve, test_worker and test_demo have them
 OF_A_MARKET = [words for words, arguments in CALLS.items() if "1h" in arguments and words != ("ingest",)]
 
@@ -72,8 +81,7 @@ def test_help_shows_an_example_and_json(barprop: Barprop, words: tuple[str, ...]
 def test_json_is_one_document_on_stdout(
     barprop: Barprop, filled: Engine, tmp_path: Path, words: tuple[str, ...]
 ) -> None:
-    arguments = [str(hourly_file(tmp_path, "LIVE")) if word == "FILE" else word for word in CALLS[words]]
-    ran = barprop(*words, *arguments, "--json")
+    ran = barprop(*words, *arguments_of(words, tmp_path), "--json")
     assert ran.code == 0, ran.err
     assert isinstance(json.loads(ran.out), dict)
     assert ran.err == ""
@@ -83,8 +91,7 @@ def test_json_is_one_document_on_stdout(
 def test_without_json_it_speaks_in_plain_lines(
     barprop: Barprop, filled: Engine, tmp_path: Path, words: tuple[str, ...]
 ) -> None:
-    arguments = [str(hourly_file(tmp_path, "LIVE")) if word == "FILE" else word for word in CALLS[words]]
-    ran = barprop(*words, *arguments)
+    ran = barprop(*words, *arguments_of(words, tmp_path))
     assert ran.code == 0, ran.err
     assert ran.out.strip()
     assert not re.search(r"[\x1b\u2500-\u257f]", ran.out + ran.err), "colours or boxes without a terminal"

@@ -14,9 +14,8 @@ import pytest
 import store.clock
 import store.database
 import store.predictions
-from model.bars import market, timeframe
-from service.cli import demo, opening, replay, sample
-from tests.model import markets
+from model.bars import timeframe
+from service.cli import demo, opening, sample
 from tests.processes import alive, descendants, started
 from tests.service.cli.conftest import Barprop
 from tests.waiting import until
@@ -93,18 +92,6 @@ def test_a_busy_port_is_said_before_any_work_with_a_free_one(
     with closing(socket.socket()) as probe:
         probe.bind(("127.0.0.1", suggested))
     assert not (tmp_path / "new").exists()
-
-
-def test_the_replay_brings_every_bar_once_in_order_of_its_close() -> None:
-    daily, hourly = market("A", "1d"), market("B", "1h")
-    to_come = {daily: markets.bars(3, step="1d"), hourly: markets.bars(60)}
-    moments = [moment for moment, _ in replay.timeline(to_come)]
-    assert moments == sorted(set(moments))
-    brought = [(m, bar["ts"]) for _, bars in replay.timeline(to_come) for m, bar in bars]
-    assert len(brought) == len(set(brought)) == 63
-    for moment, bars in replay.timeline(to_come):
-        for m, bar in bars:
-            assert timeframe(m.timeframe).close_of(datetime.fromisoformat(bar["ts"])) == moment
 
 
 def test_the_replay_is_lived_and_a_ctrl_c_ends_all_of_it(tmp_path: Path) -> None:

@@ -1,0 +1,136 @@
+"""What decides a training besides its bars."""
+
+import math
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from model.errors import BadInput
+from model.features import DEFAULT, FeatureSet
+from model.network.activations import ACTIVATIONS
+from model.network.initialisers import INITIALISERS
+from model.network.losses import BinaryCrossEntropy, Head, Huber
+from model.network.network import NORMALISATIONS, Architecture, perceptron
+from model.network.optimisers import OPTIMISERS
+from model.network.schedules import SCHEDULES
+
+PLATEAU = "plateau"
+CALIBRATIONS = ("temperature", "isotonic")
+OUTPUTS = 2  # the logit of up, and the forward return in units of recent volatility
+
+
+# Whole numbers, and the least that each may be.
+LEAST = {"horizon": 1, "window": 1, "batch": 1, "epochs": 1, "patience": 1, "seed": 0, "blas_threads": 1}
+TABLES: dict[str, tuple[str | None, ...]] = {
+    "activation": tuple(ACTIVATIONS),
+    "initialiser": tuple(INITIALISERS),
+    "normalisation": (None, *NORMALISATIONS),
+    "optimiser": tuple(OPTIMISERS),
+    "schedule": (*SCHEDULES, PLATEAU),
+    "calibration": CALIBRATIONS,
+}
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything that decides a training besides its bars. Equal bars, config and library versions: equal weights.
+
+    Raises BadInput for a setting that cannot be, with what it may be.
+    """
+
+    horizon: int = 1  # bars
+    window: int = 10_000  # newest rows that are used at all
+    half_life: int | None = None  # rows by which a row is older to count half as much; None: all count alike
+    features: tuple[str, ...] = DEFAULT.names
+    hidden: tuple[int, ...] = (64, 32, 16)
+    activation: str = "relu"
+    initialiser: str = "he"
+    normalisation: str | None = None  # "layer" or "batch", between a hidden layer and its activation
+    residual: bool = False  # a way around every hidden layer that keeps the width of its input
+    dropout: float = 0.3
+    optimiser: str = "adamw"
+    learning_rate: float = 2e-3  # at its highest
+    schedule: str = "cosine"  # a row of SCHEDULES, by the step; or "plateau", by the stop losses
+    warm_up: float = 0.0  # share of the steps in which it climbs to there
+    weight_decay: float = 1.0  # decoupled, times the learning rate: strong, for there is little signal
+    clip_value: float | None = None  # a larger entry of the gradient is cut to this, before its norm is taken
+    clip_norm: float = 1.0  # a longer gradient is shortened to this
+    batch: int = 256
+    epochs: int = 12
+    patience: int = 4  # epochs without a better stop loss
+    return_weight: float = 0.2  # of the return head's loss, beside 1 for the up head's
+    stop_fraction: float = 0.1
+    held_fraction: float = 0.05
+    calibration: str = "temperature"
+    seed: int = 0
+    blas_threads: int = 1
+
+    def __post_init__(self) -> None:
+        for name, least in LEAST.items():
+            self._must(name, _whole(getattr(self, name), least), f"a whole number of at least {least}")
+        self._must(
+            "half_life",
+            self.half_life is None or _whole(self.half_life, 1),
+            "a whole number of at least 1, or nothing",
+        )
+        self._must(
+            "hidden",
+            all(_whole(units, 1) for units in self.hidden),
+            "whole numbers of at least 1, one for each layer",
+        )
+        self._must("residual", isinstance(self.residual, bool), "True or False")
+        for name in ("stop_fraction", "held_fraction"):
+            self._must(name, 0 < getattr(self, name) < 0.5, "between 0 and 0.5")
+        for name in ("dropout", "warm_up"):
+            self._must(name, 0 <= getattr(self, name) < 1, "a share from 0 to below 1")
+        for name in ("weight_decay", "return_weight"):
+            self._must(name, 0 <= getattr(self, name) < math.inf, "0 or more")
+        self._must("learning_rate", 0 < self.learning_rate < math.inf, "above 0")
+        self._must("clip_norm", self.clip_norm > 0, "above 0")
+        self._must("clip_value", self.clip_value is None or self.clip_value > 0, "above 0, or nothing")
+        for name, known in TABLES.items():
+            self._must(name, getattr(self, name) in known, f"one of {', '.join(map(str, known))}")
+        FeatureSet(self.features)
+
+    def _must(self, name: str, fine: bool, wanted: str) -> None:
+        if not fine:
+            raise BadInput(f"{name} must be {wanted}, not {getattr(self, name)!r}")
+
+    def architecture(self, inputs: int) -> Architecture:
+        """The network that reads so many features."""
+        return perceptron(
+            inputs,
+            self.hidden,
+            OUTPUTS,
+            activation=self.activation,
+            initialiser=self.initialiser,
+            dropout=self.dropout,
+            normalisation=self.normalisation,
+            residual=self.residual,
+        )
+
+    def heads(self) -> tuple[Head, ...]:
+        """What the outputs are judged by: up as a probability, and the scaled return as a number."""
+        return (Head(BinaryCrossEntropy(), 1.0, "up"), Head(Huber(), self.return_weight, "return"))
+
+    def document(self) -> dict[str, Any]:
+        """As a manifest has it."""
+        return asdict(self)
+
+
+def config_from(document: dict[str, Any]) -> TrainConfig:
+    """The config that a manifest holds; a setting younger than the manifest has the value that was meant without it.
+
+    Raises BadInput for a setting that this program does not know, and for one that cannot be.
+    """
+    if unknown := document.keys() - {field.name for field in fields(TrainConfig)}:
+        raise BadInput(f"a training's settings {', '.join(sorted(unknown))} are unknown to this program")
+    listed = {}
+    for name in ("features", "hidden"):
+        if not isinstance(document.get(name), list | tuple):
+            raise BadInput(f"a training's {name} must be a list, not {document.get(name)!r}")
+        listed[name] = tuple(document[name])
+    return TrainConfig(**{**document, **listed})
+
+
+def _whole(value: object, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
