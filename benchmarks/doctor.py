@@ -77,7 +77,7 @@ def market(name: str, seed: int) -> Patient:
     rows = features.rows(history, bars.timeframe(name.split("_")[1]))
     data = dataset.build(rows, features.DEFAULT, 1)
     config = TrainConfig() if seed == 0 else settings(np.random.default_rng(seed))
-    return doctor.admit(data.X, data.up, data.target, config, data.close)
+    return doctor.admit(data.X, data.up, data.target, config, data.closes)
 
 
 def examined(case: Case) -> Examined | None:

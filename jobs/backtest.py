@@ -12,10 +12,9 @@ import polars as pl
 import store.backtests
 import store.bars
 from jobs.retrain import config_of
-from model import backtest, bars, dataset, features, portfolio
+from model import backtest, bars, dataset, portfolio
 from model.backtest import Result, Said
 from model.errors import TrainingFailed
-from model.features import FeatureSet
 from model.portfolio import Costs
 from store import database
 from store.database import Connection, Engine
@@ -42,11 +41,11 @@ def run(
     costs = Costs(settings.backtest.fee_bps, settings.backtest.slippage_bps)
     kept = bars.timeframe(job.market.timeframe)
     last = job.params.get("last")
-    needed = None if last is None else last + config.window + config.horizon + features.HISTORY
+    wanted = None if last is None else last + config.window + config.horizon
+    needed = None if wanted is None else dataset.bars_for(config, kept, wanted)
     with database.read(engine) as conn:
         history = store.bars.read(conn, market_id, kept, closed_by=clock(), last=needed)
-    feature_set = FeatureSet(config.features)
-    data = dataset.build(features.rows(history, kept, feature_set), feature_set, config.horizon)
+    data = dataset.from_bars(history, kept, config, wanted)
     if (
         "window" not in job.params
     ):  # a young market is judged by windows of half its rows, unless somebody says otherwise

@@ -20,14 +20,12 @@ from model import (
     backtest,
     bars,
     dataset,
-    features,
     health,
     predictor,
     training,
 )
 from model.config import TrainConfig
 from model.errors import BadArtifact, TrainingFailed
-from model.features import FeatureSet
 from model.gate import Verdict
 from model.predictor import Predictor
 from model.training import Fit, WarmStart
@@ -37,8 +35,6 @@ from store.jobs import Job, Keep
 from store.settings import Settings
 from store.versions import Role
 
-# More bars than rows are read: the features' warm-up, and room for a market's history to begin anywhere in a block.
-WARMUP_BARS = features.HISTORY
 ROLES: dict[str, Role] = {"promoted": "champion", "challenger": "challenger", "rejected": "rejected"}
 
 
@@ -48,6 +44,7 @@ def config_of(settings: Settings, params: dict[str, Any]) -> TrainConfig:
         window=params.get("window", settings.training.window_bars),
         seed=params.get("seed", settings.training.seed),
         horizon=settings.training.horizon_bars,
+        inputs=tuple(each.input() for each in settings.training.inputs),
         blas_threads=settings.training.blas_threads,
     )
 
@@ -71,7 +68,7 @@ def run(
     config = config_of(settings, job.params)
     kept = bars.timeframe(market.timeframe)
     with database.read(engine) as conn:
-        newest = config.window + config.horizon + WARMUP_BARS
+        newest = dataset.bars_for(config, kept, config.window)
         history = store.bars.read(conn, market_id, kept, closed_by=started_at, last=newest)
         champion_id = store.versions.champion(conn, market_id)
         champion = _load(conn, champion_id)
@@ -79,8 +76,7 @@ def run(
     if history.is_empty():
         raise TrainingFailed(f"no bars of {market} had closed by {bars.iso(started_at)}")
     bars_until = kept.close_of(history["ts"][-1])
-    feature_set = FeatureSet(config.features)
-    data = dataset.build(features.rows(history, kept, feature_set), feature_set, config.horizon)
+    data = dataset.from_bars(history, kept, config, config.window)
     try:
         fit = training.fit(data, config, warm, progress)
     except TrainingFailed as error:

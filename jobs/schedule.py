@@ -28,7 +28,7 @@ import store.markets
 import store.runs
 import store.versions
 from model.errors import BadInput
-from model.features import HISTORY, WARMUP, FeatureSet
+from model.features import HISTORY, WARMUP, feature_set_from
 from store.database import Connection, Engine
 from store.jobs import Job
 from store.markets import MarketRow
@@ -276,7 +276,7 @@ def _outdated(conn: Connection, version_id: int) -> bool:
     """Whether a version's features are defined otherwise by now: then it may not answer, and waits for no new bars."""
     manifest = store.versions.get(conn, version_id).manifest
     try:
-        return bool(FeatureSet(tuple(manifest["features"])).sha256 != manifest["features_sha256"])
+        return bool(feature_set_from(manifest).sha256 != manifest["features_sha256"])
     except BadInput:
         return True
 

@@ -4,8 +4,9 @@ import math
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from model.breaks import JUMP_Z
 from model.errors import BadInput
-from model.features import DEFAULT, FeatureSet
+from model.features import DEFAULT, FeatureSet, Input, inputs_from
 from model.network.activations import ACTIVATIONS
 from model.network.initialisers import INITIALISERS
 from model.network.losses import BinaryCrossEntropy, Head, Huber
@@ -39,8 +40,12 @@ class TrainConfig:
 
     horizon: int = 1  # bars
     window: int = 10_000  # newest rows that are used at all
+    dead_zone: float = 0.0  # in expected sizes of the move: what moves less teaches nothing about up
     half_life: int | None = None  # rows by which a row is older to count half as much; None: all count alike
+    uniqueness: bool = False  # rows count by how little of their label's span they share with others
     features: tuple[str, ...] = DEFAULT.names
+    inputs: tuple[Input, ...] = ()  # features of longer timeframes and of other markets, beside those
+    jump_z: float = JUMP_Z  # a move of more robust standard deviations is no move but a break
     hidden: tuple[int, ...] = (64, 32, 16)
     activation: str = "relu"
     initialiser: str = "he"
@@ -77,23 +82,30 @@ class TrainConfig:
             all(_whole(units, 1) for units in self.hidden),
             "whole numbers of at least 1, one for each layer",
         )
-        self._must("residual", isinstance(self.residual, bool), "True or False")
+        for name in ("residual", "uniqueness"):
+            self._must(name, isinstance(getattr(self, name), bool), "True or False")
         for name in ("stop_fraction", "held_fraction"):
             self._must(name, 0 < getattr(self, name) < 0.5, "between 0 and 0.5")
         for name in ("dropout", "warm_up"):
             self._must(name, 0 <= getattr(self, name) < 1, "a share from 0 to below 1")
-        for name in ("weight_decay", "return_weight"):
+        for name in ("dead_zone", "weight_decay", "return_weight"):
             self._must(name, 0 <= getattr(self, name) < math.inf, "0 or more")
+        self._must("jump_z", self.jump_z > 0, "above 0")
         self._must("learning_rate", 0 < self.learning_rate < math.inf, "above 0")
         self._must("clip_norm", self.clip_norm > 0, "above 0")
         self._must("clip_value", self.clip_value is None or self.clip_value > 0, "above 0, or nothing")
         for name, known in TABLES.items():
             self._must(name, getattr(self, name) in known, f"one of {', '.join(map(str, known))}")
-        FeatureSet(self.features)
+        self.feature_set  # noqa: B018  raises
 
     def _must(self, name: str, fine: bool, wanted: str) -> None:
         if not fine:
             raise BadInput(f"{name} must be {wanted}, not {getattr(self, name)!r}")
+
+    @property
+    def feature_set(self) -> FeatureSet:
+        """What a row is made of."""
+        return FeatureSet(self.features, self.inputs)
 
     def architecture(self, inputs: int) -> Architecture:
         """The network that reads so many features."""
@@ -124,11 +136,12 @@ def config_from(document: dict[str, Any]) -> TrainConfig:
     """
     if unknown := document.keys() - {field.name for field in fields(TrainConfig)}:
         raise BadInput(f"a training's settings {', '.join(sorted(unknown))} are unknown to this program")
-    listed = {}
+    listed: dict[str, tuple[Any, ...]] = {}
     for name in ("features", "hidden"):
         if not isinstance(document.get(name), list | tuple):
             raise BadInput(f"a training's {name} must be a list, not {document.get(name)!r}")
         listed[name] = tuple(document[name])
+    listed["inputs"] = inputs_from(document.get("inputs", []))
     return TrainConfig(**{**document, **listed})
 
 

@@ -5,9 +5,23 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from model import breaks, features
+from model.bars import Bars, Timeframe
+from model.breaks import LOOKBACK, Breaks
+from model.config import TrainConfig
 from model.errors import TrainingFailed
-from model.features import FeatureRows, FeatureSet
-from model.labels import labels
+from model.features import (
+    BLOCK,
+    GIVEN,
+    HISTORY,
+    NO_OTHERS,
+    SHORT,
+    WARMUP,
+    FeatureRows,
+    FeatureSet,
+    Others,
+)
+from model.labels import horizon_scale, labels
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
@@ -38,31 +52,39 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.closed_at)
 
-    def part(self, rows: slice) -> "Dataset":
-        """These rows alone, as views."""
-        return replace(
-            self,
-            closed_at=self.closed_at[rows],
-            known_at=self.known_at[rows],
-            X=self.X[rows],
-            up=self.up[rows],
-            log_return=self.log_return[rows],
-            scale=self.scale[rows],
-            close=self.close[rows],
-        )
+    def part(self, rows: slice | NDArray[np.bool_]) -> "Dataset":
+        """These rows alone: of a slice views, of a choice copies, read-only too."""
+        chosen = {
+            name: getattr(self, name)[rows]
+            for name in ("closed_at", "known_at", "X", "up", "log_return", "scale", "close")
+        }
+        for array in chosen.values():
+            array.flags.writeable = False
+        return replace(self, **chosen)
 
     @property
     def target(self) -> Float32:
         """The log return over the horizon in units of the size that it is expected to have."""
         return (self.log_return / self.scale).astype(np.float32)
 
+    @property
+    def closes(self) -> Float64:
+        """Each row's close, and the one at which its label is known, (n, 2): what the labels say again, in other
+        words. NaN where no row stands on that bar."""
+        at = np.searchsorted(self.closed_at, self.known_at)
+        there = at < len(self)
+        there[there] = self.closed_at[at[there]] == self.known_at[there]
+        then = np.full(len(self), np.nan)
+        then[there] = self.close[at[there]]
+        return np.stack((self.close, then), axis=1)
 
-def build(rows: FeatureRows, features: FeatureSet, horizon: int) -> Dataset:
+
+def build(rows: FeatureRows, feature_set: FeatureSet, horizon: int) -> Dataset:
     """The rows whose label is known, i.e. all but the newest `horizon`."""
     known = labels(rows, horizon)
     n = len(known.up)
     return Dataset(
-        features=features,
+        features=feature_set,
         horizon=horizon,
         closed_at=rows.closed_at[:n],
         known_at=known.known_at,
@@ -74,11 +96,65 @@ def build(rows: FeatureRows, features: FeatureSet, horizon: int) -> Dataset:
     )
 
 
-def horizon_scale(scale: Float64, horizon: int) -> Float64:
-    """The expected size of a log return over `horizon` bars, from that of one bar: a random walk's square root."""
-    scaled: Float64 = scale * np.sqrt(float(horizon))
-    scaled.flags.writeable = False
-    return scaled
+def from_bars(
+    history: Bars,
+    timeframe: Timeframe,
+    config: TrainConfig,
+    wanted: int | None = None,
+    others: Others = NO_OTHERS,
+) -> Dataset:
+    """The rows of a market's bars as trainings and backtests see them: with a known label, all inputs, and on no break.
+
+    All of them, or no more than are needed for the newest `wanted`; with `bars_for(config, timeframe, wanted)` of the
+    newest bars these are what the whole history gives, to the bit. `others` are the bars of the markets that are inputs.
+    Raises TrainingFailed where no row has all inputs.
+    """
+    feature_set = config.feature_set
+    found = breaks.find(history, timeframe, config.jump_z)
+    missing = 0
+    while True:
+        used = len(history) if wanted is None else wanted + missing + config.horizon + HISTORY
+        tail = history.tail(used)
+        rows = features.rows(history, timeframe, feature_set, others, newest=used)
+        _need_inputs(rows, feature_set)
+        data = build(rows, feature_set, config.horizon)
+        data = unbroken(data, rows, found.part(slice(len(history) - len(rows), None)))
+        if wanted is None or len(tail) == len(history):
+            return data
+        # the first rows of a history that was cut have not their own bits
+        data = data.part(slice(int(np.searchsorted(data.closed_at, rows.closed_at[BLOCK])), None))
+        if len(data) >= wanted:
+            return data
+        missing += wanted - len(data)
+
+
+def bars_for(config: TrainConfig, timeframe: Timeframe, wanted: int) -> int:
+    """How many of the newest bars give so many rows, and tell what is usual in this market, if few are broken."""
+    return wanted + config.horizon + features.reach(config.feature_set, timeframe) + LOOKBACK
+
+
+def _need_inputs(rows: FeatureRows, feature_set: FeatureSet) -> None:
+    """Raises TrainingFailed, naming an input, where there are rows and none of them has it."""
+    for each, stands in zip(feature_set.inputs, rows.inputs.T, strict=True):
+        if len(rows) and not (stands == GIVEN).any():
+            raise TrainingFailed(
+                f"no row has its input {each}: "
+                + (
+                    f"of {each} fewer than {WARMUP + 1} bars are known by then"
+                    if (stands == SHORT).any()
+                    else "its newest bars were too old each time"
+                )
+            )
+
+
+def unbroken(data: Dataset, rows: FeatureRows, found: Breaks) -> Dataset:
+    """Those of `data` that have all inputs and stand on unbroken bars, up to the bar that their label is known at; `found` are the breaks
+    at `rows`, of which data was made."""
+    so_far = np.concatenate(([0], np.cumsum(found.broken)))
+    start = np.searchsorted(rows.closed_at, data.closed_at, side="right")
+    end = np.searchsorted(rows.closed_at, data.known_at, side="right")
+    sound = found.clean[: len(data)] & rows.usable[: len(data)] & (so_far[end] == so_far[start])
+    return data if sound.all() else data.part(sound)
 
 
 @dataclass(frozen=True)
@@ -111,10 +187,11 @@ def split(dataset: Dataset, stop_fraction: float, held_fraction: float) -> Split
 
 
 def known_by(dataset: Dataset, row: int) -> int:
-    """How many rows have a label that is known when the features of `row` are: label spans purge, not a typed gap."""
+    """How many rows from the first on have a label that is known when the features of `row` are: label spans purge, not
+    a typed gap."""
     if row >= len(dataset):
         return len(dataset)
-    return int(np.searchsorted(dataset.known_at, dataset.closed_at[row], side="right"))
+    return int(np.searchsorted(np.maximum.accumulate(dataset.known_at), dataset.closed_at[row], side="right"))
 
 
 @dataclass(frozen=True)
@@ -135,13 +212,3 @@ def fit_scaler(X: Float32) -> Scaler:
     spread = X.std(axis=0, dtype=np.float64)
     scale = np.where(spread > 1e-6, spread, 1.0)
     return Scaler(mean.astype(np.float32), scale.astype(np.float32))
-
-
-def recency(rows: int, half_life: int | None) -> Float32:
-    """How much each of so many rows counts, oldest first (rows,): half as much for every `half_life` rows that it is
-    older than the newest, and 1 on average. All alike where there is no half-life."""
-    if half_life is None:
-        return np.ones(rows, np.float32)
-    weight = 0.5 ** (np.arange(rows - 1, -1, -1) / half_life)
-    counts: Float32 = (weight / weight.mean()).astype(np.float32)
-    return counts

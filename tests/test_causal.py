@@ -15,7 +15,6 @@ import store.schedules
 from jobs import executors
 from model import backtest, bars, dataset, features
 from model.bars import Bars
-from model.features import FeatureSet
 from model.predictions import Prediction
 from model.predictor import Predictor
 from store.database import Engine
@@ -53,8 +52,7 @@ def lived(engine: Engine, history: Bars) -> dict[datetime, Prediction]:
 
 def walked(history: Bars) -> tuple[dataset.Dataset, backtest.Result]:
     config = jobs.retrain.config_of(SETTINGS, {})
-    feature_set = FeatureSet(config.features)
-    data = dataset.build(features.rows(history, HOUR, feature_set), feature_set, 1)
+    data = dataset.from_bars(history, HOUR, config)
     return data, backtest.run(data, config, REFIT_EVERY)
 
 
@@ -90,7 +88,7 @@ def test_cutting_the_end_of_the_range_changes_no_earlier_row(cut: int) -> None:
 
 def test_corrupting_the_future_changes_no_earlier_row() -> None:
     at = len(BARS) - 80
-    future = BARS[at:].with_columns(pl.col(name) * 3.0 for name in ("open", "high", "low", "close", "volume"))
+    future = BARS[at:].with_columns(pl.col(name) * 1.05 for name in ("open", "high", "low", "close", "volume"))
     _, clean = walked(BARS)
     _, corrupt = walked(pl.concat([BARS[:at], future]))
     last_clean = int(

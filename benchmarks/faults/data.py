@@ -31,7 +31,7 @@ def leaked_label(p: Patient, rng: Rng) -> Patient:
 
 
 def _with_features(p: Patient, x: Any) -> Patient:
-    fresh = doctor.admit(x, p.up, p.target, p.config, p.close)
+    fresh = doctor.admit(x, p.up, p.target, p.config, p.closes)
     return replace(p, x=fresh.x, X=fresh.X)
 
 

@@ -18,7 +18,7 @@ def configured(change: Callable[[TrainConfig, Rng], dict[str, Any]]) -> Inflict:
     """Other settings, and all that follows from them."""
 
     def inflict(p: Patient, rng: Rng) -> Patient:
-        return doctor.admit(p.x, p.up, p.target, replace(p.config, **change(p.config, rng)), p.close)
+        return doctor.admit(p.x, p.up, p.target, replace(p.config, **change(p.config, rng)), p.closes)
 
     return inflict
 

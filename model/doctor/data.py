@@ -26,7 +26,7 @@ SURE = 4.5
 
 
 def shapes(patient: Patient) -> tuple[bool, str]:
-    """One row of features, one label of each head and perhaps one close for each bar."""
+    """One row of features, one label of each head and perhaps two closes for each bar."""
     p = patient
     n = len(p.x)
     wanted: list[tuple[str, NDArray[Any], tuple[int, ...]]] = [
@@ -34,8 +34,8 @@ def shapes(patient: Patient) -> tuple[bool, str]:
         ("up", p.up, (n,)),
         ("target", p.target, (n,)),
     ]
-    if p.close is not None:
-        wanted.append(("close", p.close, (n,)))
+    if p.closes is not None:
+        wanted.append(("closes", p.closes, (n, 2)))
     wrong = [f"{name} is {array.shape}, not {shape}" for name, array, shape in wanted if array.shape != shape]
     return not wrong, "; ".join(wrong) or f"{n} rows of {p.x.shape[1]} features, each with its labels"
 
@@ -101,11 +101,15 @@ def labels_agree(patient: Patient) -> tuple[bool, str]:
     allowed = len(p.up) // 1000
     if apart > allowed:
         return False, f"in {apart} of {len(p.up)} rows up and the sign of the return contradict each other"
-    if p.close is None:
+    if p.closes is None:
         return True, f"in {apart} of {len(p.up)} rows up and the sign of the return contradict each other"
-    h = p.config.horizon
-    wrong = int(np.count_nonzero((p.close[h:] > p.close[:-h]) != (p.up[:-h] > 0.5)))
-    return not wrong, f"{wrong} of {len(p.up) - h} labels are not what the closes {h} bars on say"
+    now, then = p.closes.T
+    known = np.isfinite(then)
+    wrong = int(np.count_nonzero((then > now)[known] != (p.up > 0.5)[known]))
+    said = (
+        f"{wrong} of {np.count_nonzero(known)} labels are not what the closes {p.config.horizon} bars on say"
+    )
+    return not wrong, said
 
 
 def no_leak(patient: Patient) -> tuple[bool, str]:
@@ -141,7 +145,7 @@ def labels_can_be_told(patient: Patient) -> tuple[bool, str]:
         f"a plain regression on the other rows ranks up before down in each of {len(sure)} blocks of {n // BLOCKS}, "
         f"together {together:+.1f} standard errors from chance"
     )
-    if patient.close is not None and not told:
+    if patient.closes is not None and not told:
         return True, f"{said}: no signal worth mention, but the labels are those of the closes"
     return told, said
 
@@ -164,7 +168,7 @@ def _ridge(X: NDArray[np.float32], target: NDArray[np.float32], later: NDArray[n
 
 
 def _names(patient: Patient) -> tuple[str, ...]:
-    width, given = patient.x.shape[1], patient.config.features
+    width, given = patient.x.shape[1], patient.config.feature_set.columns
     return given if len(given) == width else tuple(f"column {i}" for i in range(width))
 
 

@@ -22,13 +22,13 @@ Float64 = NDArray[np.float64]
 @dataclass(frozen=True)
 class Patient:
     """A training: features as they came, x (n, F), and standardised, X; labels up (n,), target (n,), oldest first; and
-    all that its config made of them. Where `close` (n,) is known, labels are held to it."""
+    all that its config made of them. Where `closes` are known, labels are held to them."""
 
     x: Float32
     X: Float32
     up: Float32
     target: Float32
-    close: Float64 | None
+    closes: Float64 | None
     config: TrainConfig
     architecture: Architecture
     heads: tuple[Head, ...]
@@ -79,15 +79,15 @@ class Patient:
             X=self.X[cut],
             up=self.up[cut],
             target=self.target[cut],
-            close=None if self.close is None else self.close[cut],
+            closes=None if self.closes is None else self.closes[cut],
         )
 
 
 def admit(
-    x: Float32, up: Float32, target: Float32, config: TrainConfig, close: Float64 | None = None
+    x: Float32, up: Float32, target: Float32, config: TrainConfig, closes: Float64 | None = None
 ) -> Patient:
-    """The patient that a training of `config` on features x (n, F) and labels up and target (n,) is. `close` (n,) are
-    the closes that the labels of a market were made from."""
+    """The patient that a training of `config` on features x (n, F) and labels up and target (n,) is. `closes`
+    (n, 2) are the closes that a market's labels were made from, as `Dataset.closes` has them."""
     with np.errstate(all="ignore"):  # numbers that are not finite are for the rules to find
         X = dataset.fit_scaler(x).apply(x)
     return Patient(
@@ -95,7 +95,7 @@ def admit(
         X=X,
         up=up,
         target=target,
-        close=close,
+        closes=closes,
         config=config,
         architecture=config.architecture(x.shape[1]),
         heads=config.heads(),

@@ -36,7 +36,7 @@ def doctor(symbol: AnySymbol = None, timeframe: AnyTimeframe = None, as_json: As
         patient = examination.admit(*examination.synthetic(config.seed), config)
     else:
         data, config = _newest(market)
-        patient = examination.admit(data.X, data.up, data.target, config, data.close)
+        patient = examination.admit(data.X, data.up, data.target, config, data.closes)
     findings = examination.examine(patient)
     verdict = examination.verdict(findings)
     sound = verdict == examination.HEALTHY
@@ -69,17 +69,14 @@ def _newest(market: Market) -> tuple[Dataset, TrainConfig]:
     from jobs import retrain
     from model import dataset, features
     from model.errors import BadBars
-    from model.features import FeatureSet
 
     with opening.database() as (settings, engine):
         config = retrain.config_of(settings, {})
         kept = model.bars.timeframe(market.timeframe)
         with store.database.read(engine) as conn:
             row = store.markets.need(conn, market)
-            last = config.window + config.horizon + features.HISTORY
+            last = dataset.bars_for(config, kept, config.window)
             bars = store.bars.read(conn, row.id, kept, closed_by=store.clock.now(engine), last=last)
     if len(bars) <= features.WARMUP + config.horizon:
         raise BadBars(f"{len(bars)} bars of {market} are too few to examine: ingest more")
-    feature_set = FeatureSet(config.features)
-    rows = dataset.build(features.rows(bars, kept, feature_set), feature_set, config.horizon)
-    return rows, config
+    return dataset.from_bars(bars, kept, config, config.window), config

@@ -20,7 +20,9 @@ NAN, INF = float("nan"), float("inf")
 WRONG: dict[str, tuple[list[Any], str]] = {
     "horizon": ([0, -1, 1.5, NAN], "at least 1"),
     "window": ([0, -5, 900.5], "at least 1"),
+    "dead_zone": ([-0.1, NAN, INF], "0 or more"),
     "half_life": ([0, -1, 0.5, NAN], "at least 1"),
+    "uniqueness": (["yes", 1], "True or False"),
     "features": ([("no such feature",), (), (DEFAULT.names[0],) * 2], "feature"),
     "hidden": ([(0,), (16, -1), (8.5,)], "at least"),
     "activation": (["rely", ""], ", ".join(ACTIVATIONS)),
@@ -53,14 +55,18 @@ YOUNGER: dict[str, Any] = {
     "schedule": "cosine",
     "warm_up": 0.0,
     "clip_value": None,
+    "dead_zone": 0.0,
     "half_life": None,
+    "uniqueness": False,
     "calibration": "temperature",
 }
 
 OTHER = TrainConfig(
     horizon=3,
     window=5_000,
+    dead_zone=0.25,
     half_life=700,
+    uniqueness=True,
     features=DEFAULT.names[:7],
     hidden=(8, 8),
     activation="gelu",

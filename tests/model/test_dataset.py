@@ -88,23 +88,3 @@ def test_the_scaler_does_not_depend_on_later_rows() -> None:
     after = dataset.fit_scaler(X[:600])
     assert (before.mean == after.mean).all()
     assert (before.scale == after.scale).all()
-
-
-@given(rows=st.integers(1, 3_000), half_life=st.integers(1, 10_000))
-def test_a_row_older_by_the_half_life_counts_half_as_much_and_the_mean_is_one(
-    rows: int, half_life: int
-) -> None:
-    weight = dataset.recency(rows, half_life).astype(np.float64)
-    assert weight.shape == (rows,)
-    assert weight.mean() == pytest.approx(1, rel=1e-5)
-    older, newer = weight[: max(rows - half_life, 0)], weight[half_life:]
-    # what has decayed below the least float32 may count for nothing
-    np.testing.assert_allclose(older, newer / 2, rtol=1e-5, atol=1e-37)
-    assert (np.diff(weight) >= 0).all(), "the newest count most"
-
-
-@pytest.mark.parametrize("rows", [1, 20, 5_000])
-def test_without_a_half_life_all_rows_count_one_to_the_bit(rows: int) -> None:
-    weight = dataset.recency(rows, None)
-    assert weight.dtype == np.float32
-    assert weight.tobytes() == np.ones(rows, np.float32).tobytes()

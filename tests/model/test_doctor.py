@@ -70,7 +70,7 @@ def of_market(market: str) -> Patient:
     bars = real_bars.bars(market)[-3000:]
     rows = features.rows(bars, model_bars.timeframe(market.split("_")[1]))
     data = dataset.build(rows, features.DEFAULT, 1)
-    return doctor.admit(data.X, data.up, data.target, TrainConfig(), data.close)
+    return doctor.admit(data.X, data.up, data.target, TrainConfig(), data.closes)
 
 
 def test_shuffled_labels_of_a_market_are_told_by_its_closes() -> None:
@@ -88,7 +88,12 @@ def test_a_market_without_signal_is_no_fault_but_said() -> None:
     returns = np.diff(np.log(close)) / 0.01
     up, target = (returns > 0).astype(np.float32), returns.astype(np.float32)
     x = rng.standard_normal((1000, 12)).astype(np.float32)
-    found = {one.check: one for one in doctor.examine(doctor.admit(x, up, target, TrainConfig(), close[:-1]))}
+    found = {
+        one.check: one
+        for one in doctor.examine(
+            doctor.admit(x, up, target, TrainConfig(), np.stack((close[:-1], close[1:]), axis=1))
+        )
+    }
     told = found["labels can be told from features"]
     assert told.passed
     assert "no signal worth mention" in told.evidence
@@ -124,7 +129,7 @@ def configured(**given: Any) -> Hurt:
 def small_data(p: Patient) -> Patient:
     """Nothing to learn by heart: equal features, different labels."""
     x = np.tile(p.x[:8], (len(p.x) // 8, 1))
-    return replace(doctor.admit(x, p.up, p.target, p.config), close=p.close)
+    return replace(doctor.admit(x, p.up, p.target, p.config), closes=p.closes)
 
 
 # For each rule a fault that it must find, and a word of the evidence.

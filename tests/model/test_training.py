@@ -102,10 +102,10 @@ def test_a_short_half_life_learns_the_newest_relation() -> None:
 
 
 def test_without_a_half_life_every_row_counts_the_same_to_the_bit() -> None:
-    assert (dataset.recency(9, None) == 1).all()
+    assert (weights.recency(9, None) == 1).all()
     forever = replace(SMALL, half_life=10**12)
     one, other = training.fit(DATA, SMALL), training.fit(DATA, forever)
-    assert (dataset.recency(900, forever.half_life) == 1).all()
+    assert (weights.recency(900, forever.half_life) == 1).all()
     assert (one.network.parameters == other.network.parameters).all()
     assert one.curve == other.curve
 
