@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from model.errors import BadInput
 from model.network.activations import ACTIVATIONS, Array
@@ -29,6 +30,16 @@ class Unlearned:
         """Nothing to fill."""
 
 
+# Numbers that are worked on at a time, so that what one call leaves is in the cache for the next.
+PIECE = 32_768
+
+
+def _pieces(array: NDArray[Any]) -> list[NDArray[Any]]:
+    """A contiguous array as flat views of at most PIECE numbers."""
+    flat = array.reshape(-1, copy=False)
+    return [flat[start : start + PIECE] for start in range(0, len(flat), PIECE)]
+
+
 @dataclass(frozen=True)
 class Activate(Unlearned):
     """a = f(z), elementwise, for a row of ACTIVATIONS; d_z = d_a * f'(z)."""
@@ -43,24 +54,30 @@ class Activate(Unlearned):
         """In place wherever the pre-activations are not needed again."""
         activation, z = ACTIVATIONS[self.name], x.value
         a = z if x.spare and not activation.keeps_z else np.ones_like(z)
-        constant = a[..., -1]
-        scratch, slopes = np.empty_like(z), np.empty(z.shape, bool if activation.binary else z.dtype)
-        factors = scratch if activation.binary else slopes
+        constant, d = a[..., -1], x.gradient
+        # one piece's worth, which every piece uses after the other
+        size = min(z.size, PIECE)
+        scratch, factors = np.zeros((2, size), z.dtype)
+        slopes = np.empty(size, bool) if activation.binary else factors
+        pieces = [
+            (z_piece, a_piece, slopes[: len(z_piece)], factors[: len(z_piece)], scratch[: len(z_piece)])
+            for z_piece, a_piece in zip(_pieces(z), _pieces(a), strict=True)
+        ]
+        d_pieces = [] if d is None else _pieces(d)
 
         def forward() -> None:
-            activation.value(z, a, scratch)
+            for z_piece, a_piece, _, _, spare in pieces:
+                activation.value(z_piece, a_piece, spare)
             constant.fill(1)
 
-        d = x.gradient
-
         def backward() -> None:
-            if d is not None:
-                activation.slope(z, a, slopes, scratch)
+            for d_piece, (z_piece, a_piece, slope, factor, spare) in zip(d_pieces, pieces, strict=False):
+                activation.slope(z_piece, a_piece, slope, spare)
                 if (
                     activation.binary
                 ):  # a product of bools and floats would convert in buffers that it allocates
-                    np.copyto(scratch, slopes)
-                np.multiply(d, factors, out=d)
+                    np.copyto(factor, slope)
+                np.multiply(d_piece, factor, out=d_piece)
 
         gate = Gate(activation, z[..., :-1], a[..., :-1])
         return Bound(Wire(a, x.gradient, spare=False), forward, backward, (gate,))

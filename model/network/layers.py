@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -52,25 +53,30 @@ class Dense:
         members, rows, columns = x.value.shape
         out = wire(members, rows, self.units, x.value.dtype, share.gradients is not None)
         W = share.parameters.reshape(members, columns, self.units)
-        z = out.value[..., :-1]
-
-        def forward() -> None:
-            np.matmul(x.value, W, out=z)
-
+        forward = _product(x.value, W, out.value[..., :-1])
         return Bound(out, forward, _product_backward(x.value, W, x.gradient, out, share))
+
+
+def _product(a: Array, b: Array, out: Array) -> Callable[[], None]:
+    """A call that writes a b into `out`, member by member; one member's are given as matrices, which is quicker."""
+    if len(out) == 1:
+        a, b, out = a[0], b[0], out[0]
+    return partial(np.matmul, a, b, out)
 
 
 def _product_backward(x: Array, W: Array, d_x: Array | None, out: Wire, share: Share) -> Callable[[], None]:
     """The two products on the way back through z = x W, with x (K, B, I + 1), W (K, I + 1, O) and out's d_z (K, B, O)."""
     if out.gradient is None or share.gradients is None:
         return no_way_back
-    d_z, d_W = out.gradient[..., :-1], share.gradients.reshape(W.shape)
-    x_T, W_T = x.swapaxes(1, 2), W.swapaxes(1, 2)
+    d_z = out.gradient[..., :-1]
+    by_weights = _product(x.swapaxes(1, 2), d_z, share.gradients.reshape(W.shape))
+    if d_x is None:
+        return by_weights
+    by_inputs = _product(d_z, W.swapaxes(1, 2), d_x)
 
     def backward() -> None:
-        np.matmul(x_T, d_z, out=d_W)
-        if d_x is not None:
-            np.matmul(d_z, W_T, out=d_x)
+        by_weights()
+        by_inputs()
 
     return backward
 

@@ -17,6 +17,7 @@ import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -50,7 +51,9 @@ def _in_blocks(step: Step) -> Step:
         params: Array, grads: Array, moments: Moments, scratch: Array, number: int, rate: Array, decay: float
     ) -> None:
         if params.size <= BLOCK:
-            step(params, grads, moments, scratch, number, rate, decay)
+            # one member's rate as a mere number, which is quicker than a row of one
+            own = rate if len(params) > 1 else rate.reshape(())
+            step(params, grads, moments, scratch, number, own, decay)
             return
         members, width = params.shape
         rows = max(BLOCK // width, 1)
@@ -61,6 +64,12 @@ def _in_blocks(step: Step) -> Step:
                 step(params[part], grads[part], theirs, scratch[part], number, rate[part[0]], decay)
 
     return blocked
+
+
+@functools.lru_cache
+def _number(value: float, dtype: Any) -> Array:
+    """As an array, since NumPy makes one of a Python number each time, and takes as long for it as for the rest."""
+    return np.array(value, dtype)
 
 
 def _shrink(params: Array, rate: Array, decay: float) -> None:
@@ -175,15 +184,16 @@ B1, B2 = 0.9, 0.999  # Adam's and AdamW's
 def _adam(params: Array, grads: Array, moments: Moments, scratch: Array, number: int, rate: Array) -> None:
     """p = p - rate m̂ / (√v̂ + ε), where m̂ = m / (1 - β1^t) and v̂ = v / (1 - β2^t)."""
     M, V = moments
-    M *= B1
+    dtype = params.dtype
+    M *= _number(B1, dtype)
     M += grads
-    V *= B2
+    V *= _number(B2, dtype)
     np.square(grads, out=scratch)
     V += scratch
     mean = (1 - B1) / (1 - B1**number)  # m̂ = mean M
     unit = math.sqrt((1 - B2) / (1 - B2**number))  # √v̂ = unit √V
     np.sqrt(V, out=scratch)
-    scratch += EPS / unit
+    scratch += np.array(EPS / unit, dtype)
     np.divide(M, scratch, out=scratch)
     scratch *= rate * (mean / unit)
     params -= scratch

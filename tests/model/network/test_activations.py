@@ -29,24 +29,26 @@ TORCH = {"leaky_relu": {"negative_slope": 0.01}, "gelu": {"approximate": "tanh"}
 Z = (np.linspace(-12, 12, 1200) + 0.0017).reshape(3, 25, 16)
 
 
-def value(name: str, z: Array, in_place: bool = False) -> Array:
-    """f(z), with scratch that holds nothing useful."""
-    a = z.copy()
-    out = a if in_place else np.full_like(z, np.nan)
-    ACTIVATIONS[name].value(a, out, np.full_like(z, np.nan))
-    assert in_place or a.tobytes() == z.tobytes()
+def value(name: str, z: Array, scratch: Array | None = None, in_place: bool = False) -> Array:
+    """f(z), with scratch that is zero unless it is given."""
+    kept = z.copy()
+    out = kept if in_place else np.full_like(z, np.nan)
+    ACTIVATIONS[name].value(kept, out, np.zeros_like(z) if scratch is None else scratch)
+    assert in_place or kept.tobytes() == z.tobytes()
     return out
 
 
 def slope(name: str, z: Array) -> Array:
-    """f'(z), given only what the row says that it reads."""
-    row = ACTIVATIONS[name]
-    a = value(name, z)
+    """f'(z), given only what the row says that it reads, and scratch as its own value left it."""
+    row, scratch = ACTIVATIONS[name], np.zeros_like(z)
+    a = value(name, z, scratch)
     out = np.full(z.shape, True) if row.binary else np.full_like(z, np.nan)
     kept, before = z.copy() if row.keeps_z else a, a.copy()
-    row.slope(kept, a, out, np.full_like(z, np.nan))
+    row.slope(kept, a, out, scratch)
     assert a.tobytes() == before.tobytes()
     assert not row.keeps_z or kept.tobytes() == z.tobytes()
+    # and once more, with what both left there
+    np.testing.assert_array_equal(value(name, z, scratch), a)
     return out
 
 
