@@ -59,8 +59,10 @@ def known_at_close(data: Dataset, row: int) -> Dataset:
 
 def first_refit(data: Dataset, window: int) -> int | None:
     """The first row at whose close a whole window of rows has known labels; None where there is none."""
-    enough = np.searchsorted(data.closed_at, data.known_at[window - 1]) if len(data) >= window else len(data)
-    return int(enough) if enough < len(data) - 1 else None
+    if len(data) < window:
+        return None
+    enough = int(np.searchsorted(data.closed_at, data.known_at[:window].max()))
+    return enough if enough < len(data) - 1 else None
 
 
 def forecasts(model: Predictor, data: Dataset) -> Said:

@@ -29,7 +29,7 @@ class Examples:
     """What K members learn from: a pool of N rows, and which of them each member may see.
 
     `x` (N, I + 1) is standardised and has a last column of 1; `targets` are one array (N,) for each head, `weight` (N,)
-    says how much a row counts, 1 on average; `rows` are places in the pool, an array (n,) for each member.
+    says how much a row counts, or (H, N) for each of H heads, 1 on average; `rows` are places in the pool, an array (n,) for each member.
     """
 
     x: Array
@@ -64,7 +64,7 @@ def pooled(each: Sequence[Examples]) -> Examples:
     return Examples(
         np.concatenate([one.x for one in parts]),
         tuple(np.concatenate(of_head) for of_head in zip(*(one.targets for one in parts), strict=True)),
-        np.concatenate([one.weight for one in parts]),
+        np.concatenate([one.weight for one in parts], axis=-1),
         tuple(own + places[arrays(one)] for one in each for own in one.rows),
     )
 
@@ -113,7 +113,7 @@ def epochs(
     tape = network.bind(nets, size, gradients, rngs)
     assert tape.d_outputs is not None
     targets = [np.empty((members, size), target.dtype) for target in given.targets]
-    weight = np.ones((members, size), nets.parameters.dtype)
+    weight = np.ones((*given.weight.shape[:-1], members, size), nets.parameters.dtype)
     weighed = bool((given.weight != 1).any())
     loss_of = losses.bind(heads, tape.outputs, targets, weight, tape.d_outputs)
     watch = health.Watch(nets, tape, gradients)
@@ -121,8 +121,9 @@ def epochs(
     moments = tuple(np.zeros_like(gradients) for _ in range(optimiser.moments))
     scratch = np.empty_like(gradients)
     schedule = warmed(SCHEDULES.get(config.schedule, constant), config.warm_up)
-    paces, rate = np.ones((2, members, 1), gradients.dtype)
-    norms, summed, total = np.zeros((3, members), gradients.dtype)
+    paces = np.ones((members, 1), gradients.dtype)
+    rates = np.empty((batches, members, 1), gradients.dtype)
+    norms, total = np.zeros((2, members), gradients.dtype)
     order = [own.copy() for own in given.rows]
     batch_rows = np.empty((batches, members, size), np.intp)
     broke: list[str | None] = [None] * members
@@ -135,19 +136,21 @@ def epochs(
             rng.shuffle(order[member])
             batch_rows[:, member] = order[member][: batches * size].reshape(batches, size)
             paces[member] = pace(member) if broke[member] is None else 0
+        done, planned = (number - 1) * batches, config.epochs * batches
+        for batch, rate in enumerate(rates):
+            np.multiply(paces, config.learning_rate * schedule(done + batch, planned), out=rate)
         for batch, rows in enumerate(batch_rows):
             given.x.take(rows, axis=0, out=tape.inputs, mode="clip")  # any other mode would go through a copy
             for target, into in zip(given.targets, targets, strict=True):
                 target.take(rows, out=into, mode="clip")
             if weighed:
-                given.weight.take(rows, out=weight, mode="clip")
+                given.weight.take(rows, axis=-1, out=weight, mode="clip")
             tape.forward()
             loss = loss_of()
             tape.backward()
             optimisers.norms(gradients, norms)
-            np.add(norms, loss, out=summed)
-            if not math.isfinite(summed.sum()):
-                _set_aside(summed, broke, nets, gradients, tape, watch, paces, number)
+            if not math.isfinite(norms @ loss):  # one product, finite only where all of both are
+                _set_aside(norms + loss, broke, nets, gradients, tape, watch, rates, number)
                 if None not in broke:
                     return
                 norms[~np.isfinite(norms)] = 0
@@ -158,9 +161,9 @@ def epochs(
                 optimisers.clip_value(gradients, config.clip_value)
                 optimisers.norms(gradients, norms)
             optimisers.clip_norm(gradients, config.clip_norm, norms)
-            step = (number - 1) * batches + batch
-            np.multiply(paces, config.learning_rate * schedule(step, config.epochs * batches), out=rate)
-            optimiser.step(nets.parameters, gradients, moments, scratch, step + 1, rate, config.weight_decay)
+            optimiser.step(
+                nets.parameters, gradients, moments, scratch, done + batch + 1, rates[batch], config.weight_decay
+            )
             if watched:
                 watch.after()
             np.add(total, loss, out=total)
@@ -181,10 +184,10 @@ def _set_aside(
     gradients: Array,
     tape: Tape,
     watch: health.Watch,
-    paces: Array,
+    rates: Array,
     number: int,
 ) -> None:
-    """Notes which members broke and where, and gives them no gradient and no pace, so that no step moves them again."""
+    """Notes which members broke and where, and gives them no gradient and no rate, so that no step moves them again."""
     for member in np.flatnonzero(~np.isfinite(summed)).tolist():
         if broke[member] is None:
             watch.broke(member)
@@ -193,7 +196,7 @@ def _set_aside(
                 f"a loss or gradient was not finite in epoch {number}, {where}: training was stopped"
             )
         gradients[member] = 0
-        paces[member] = 0
+        rates[:, member] = 0
 
 
 def _where(nets: Network, gradients: Array, tape: Tape, member: int) -> str:

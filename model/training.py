@@ -3,7 +3,7 @@ many networks at once, each of which comes out bit for bit as if it had been tra
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import groupby
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from model import calibration, dataset, health
+from model import calibration, dataset, health, weights
 from model.config import PLATEAU, TrainConfig, config_from
 from model.dataset import Dataset, Scaler
 from model.epochs import Examples, batches_of, epochs, examples, pooled
@@ -166,9 +166,7 @@ def _prepare(place: int, member: Member, config: TrainConfig) -> _Run:
             raise TrainingFailed(
                 "a warm start needs the same features and layers as the version it starts from"
             )
-    given = examples(
-        scaler.apply(learn.X), (learn.up, learn.target), dataset.recency(len(learn), config.half_life)
-    )
+    given = examples(scaler.apply(learn.X), (learn.up, learn.target), weights.of(learn, config))
     return _Run(
         place=place,
         features=newest.features,
@@ -296,8 +294,8 @@ def _finish(run: _Run, config: TrainConfig) -> Fit | TrainingFailed:
         broke=run.broke,
         rows=len(run.learn),
         first_closed_at=int(run.learn.closed_at[0]),
-        fitted_until=int(run.stop.known_at[-1]),
-        seen_until=int(run.held.known_at[-1]),
+        fitted_until=int(run.stop.known_at.max()),
+        seen_until=int(run.held.known_at.max()),
     )
 
 
@@ -316,6 +314,7 @@ def contents(fit: Fit) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         "horizon": fit.config.horizon,
         "architecture": fit.network.architecture.document(),
         "features": list(fit.features.names),
+        "inputs": [asdict(each) for each in fit.features.inputs],
         "features_sha256": fit.features.sha256,
         "config": fit.config.document(),
         "rows": fit.rows,

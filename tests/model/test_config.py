@@ -8,7 +8,7 @@ import pytest
 
 from model.config import CALIBRATIONS, PLATEAU, TrainConfig, config_from
 from model.errors import BadInput
-from model.features import DEFAULT
+from model.features import DEFAULT, Input
 from model.network.activations import ACTIVATIONS
 from model.network.initialisers import INITIALISERS
 from model.network.optimisers import OPTIMISERS
@@ -24,6 +24,7 @@ WRONG: dict[str, tuple[list[Any], str]] = {
     "half_life": ([0, -1, 0.5, NAN], "at least 1"),
     "uniqueness": (["yes", 1], "True or False"),
     "features": ([("no such feature",), (), (DEFAULT.names[0],) * 2], "feature"),
+    "inputs": ([(Input("BTCUSDT", "60m"), Input("BTCUSDT", "1h"))], "more than once"),
     "hidden": ([(0,), (16, -1), (8.5,)], "at least"),
     "activation": (["rely", ""], ", ".join(ACTIVATIONS)),
     "initialiser": (["glorot"], ", ".join(INITIALISERS)),
@@ -58,6 +59,7 @@ YOUNGER: dict[str, Any] = {
     "dead_zone": 0.0,
     "half_life": None,
     "uniqueness": False,
+    "inputs": (),
     "calibration": "temperature",
 }
 
@@ -68,6 +70,7 @@ OTHER = TrainConfig(
     half_life=700,
     uniqueness=True,
     features=DEFAULT.names[:7],
+    inputs=(Input("BTCUSDT", "1h"), Input(None, "4h", ("z_24",))),
     hidden=(8, 8),
     activation="gelu",
     initialiser="orthogonal",

@@ -1,14 +1,18 @@
 """Datasets: splits are purged by label span, scalers see training rows only."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model import dataset, features
+from model import backtest, dataset, features, training
 from model.bars import timeframe
+from model.config import TrainConfig
 from model.dataset import Dataset
 from model.errors import TrainingFailed
+from model.labels import triple_barrier
 from tests.model import synthetic
 
 ROWS = features.rows(synthetic.bars(1_500), timeframe("1h"))
@@ -38,6 +42,30 @@ def test_no_label_is_known_later_than_a_later_parts_first_features(
     assert early.known_at[-1] <= late.closed_at[0]
     # and nothing is thrown away beyond that: the next row's label would be known too late
     assert data.known_at[parts.fit.stop] > early.closed_at[0]
+
+
+def test_labels_that_are_known_out_of_turn_are_purged_as_well() -> None:
+    """Labels of barriers: an older one may be known later than a newer."""
+    known = triple_barrier(ROWS, 24, 0.5, 0.5)
+    falls = int(
+        np.flatnonzero(np.diff(known.known_at) < 0)[-1]
+    )  # so that the last row is not the last to be known
+    data = replace(made(1).part(slice(falls + 2)), known_at=known.known_at[: falls + 2])
+    for row in range(0, len(data), 7):
+        n = dataset.known_by(data, row)
+        assert (data.known_at[:n] <= data.closed_at[row]).all()
+        assert data.known_at[n] > data.closed_at[row]
+    parts = dataset.split(data, 0.1, 0.1)
+    for earlier, later in ((parts.fit, parts.stop), (parts.stop, parts.held)):
+        assert data.known_at[earlier].max() <= data.closed_at[later.start]
+    for window in range(20, 120, 5):
+        start = backtest.first_refit(data, window)
+        assert start is not None
+        assert dataset.known_by(data, start) >= window > dataset.known_by(data, start - 1)
+    fit = training.fit(data, TrainConfig(hidden=(4,), epochs=1, stop_fraction=0.2))
+    parts = dataset.split(data, 0.2, fit.config.held_fraction)
+    assert fit.fitted_until == max(data.known_at[: parts.stop.stop].tolist())
+    assert fit.seen_until == max(data.known_at.tolist())
 
 
 def test_the_newest_rows_are_held_back() -> None:

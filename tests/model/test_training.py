@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from model import artifact, calibration, dataset, features, gate, training
+from model import artifact, calibration, dataset, features, gate, training, weights
 from model.bars import timeframe
 from model.config import TrainConfig
 from model.dataset import Dataset
