@@ -24,7 +24,9 @@ from benchmarks import report
 from benchmarks.report import Row
 from benchmarks.sides.turns import pinned
 from benchmarks.training import M
+from model.breaks import JUMP_Z
 from model.features import DEFAULT
+from model.network import folding
 from model.network.network import Network, perceptron
 from model.predictor import Forecast, Predictor
 
@@ -112,17 +114,20 @@ def pytorch(layers: Weights, x: Float32, modules: bool) -> Answer:
 
 def ours(layers: Weights, x: Float32) -> Answer:
     """The product's predictor: a forecast of one row, the outputs of many."""
+    network = Network(
+        perceptron(M.inputs, M.hidden, 2),
+        np.concatenate([np.vstack((W, b)).ravel() for W, b in layers])[None],
+        np.empty((1, 0), np.float32),
+    )
+    as_it_is = [folding.elementwise(np.ones(width), np.zeros(width)) for width in (M.inputs, 2)]
     predictor = Predictor(
         features=DEFAULT,
         horizon=1,
-        network=Network(
-            perceptron(M.inputs, M.hidden, 2),
-            np.concatenate([np.vstack((W, b)).ravel() for W, b in layers])[None],
-            np.empty((1, 0), np.float32),
-        ),
+        network=folding.fold(network, *as_it_is),
         knots=None,
         interval=1.0,
         base_rate=0.5,
+        jump_z=JUMP_Z,
         sha256="",
         first_closed_at=0,
         fitted_until=0,

@@ -14,10 +14,12 @@ from benchmarks import report
 from benchmarks.report import Row
 from benchmarks.sides.products import SQUARE
 from benchmarks.sides.table import (
+    BLIND,
     DIFFERENCE,
     EAGER,
     FORWARD,
     GRADIENTS,
+    LOSS,
     OURS,
     PEERS,
     PRODUCTS,
@@ -107,13 +109,19 @@ def _rates(found: Found, shape: Shape, threads: int) -> list[Row]:
 
 
 def _costs(found: Found, shape: Shape, threads: int) -> list[Row]:
-    """What all gradients cost, in evaluations of the loss: with backpropagation, and with two for each parameter."""
-    forward = _value(found, FORWARD, shape)
+    """What all gradients cost, in forward passes and in evaluations of the loss (a forward pass and the loss itself),
+    beside two evaluations for each parameter; and what watching their health adds to a training."""
+    loss, forward = _value(found, LOSS, shape), _value(found, FORWARD, shape)
+    gradients = _value(found, GRADIENTS, shape)
     parameters = sum((inputs + 1) * outputs for inputs, outputs in pairwise(shape.sizes))
-    ours = _value(found, GRADIENTS, shape) / forward
-    numerical = _value(found, DIFFERENCE, shape) * parameters / forward
-    case = f"{shape.name}, all gradients"
-    return [Row(case, threads, ours, "losses", "differences, scaled", numerical)]
+    numerical = _value(found, DIFFERENCE, shape) * parameters
+    case, peer = f"{shape.name}, all gradients", "differences, scaled"
+    share = 100 * (_value(found, OURS, shape) / _value(found, BLIND, shape) - 1)
+    return [
+        Row(case, threads, gradients / forward, "forwards", peer, numerical / forward),
+        Row(case, threads, gradients / loss, "losses", peer, numerical / loss),
+        Row(f"{shape.name}, gradient health", threads, share, "% of training"),
+    ]
 
 
 def main() -> None:

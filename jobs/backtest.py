@@ -11,9 +11,11 @@ import polars as pl
 
 import store.backtests
 import store.bars
+import store.inputs
 from jobs.retrain import config_of
-from model import backtest, bars, dataset, portfolio
+from model import backtest, bars, breaks, dataset, portfolio
 from model.backtest import Result, Said
+from model.config import TrainConfig
 from model.errors import TrainingFailed
 from model.portfolio import Costs
 from store import database
@@ -45,7 +47,8 @@ def run(
     needed = None if wanted is None else dataset.bars_for(config, kept, wanted)
     with database.read(engine) as conn:
         history = store.bars.read(conn, market_id, kept, closed_by=clock(), last=needed)
-    data = dataset.from_bars(history, kept, config, wanted)
+        others = store.inputs.beside(conn, config.feature_set, history, kept)
+    data = dataset.from_bars(history, kept, config, wanted, others)
     if (
         "window" not in job.params
     ):  # a young market is judged by windows of half its rows, unless somebody says otherwise
@@ -66,7 +69,8 @@ def run(
         "refits": [asdict(refit) for refit in result.refits],
         "scores": judged.document(),
         "verdict": {"skill": gain.skill, "text": backtest.plain(gain), "gain": gain.mean, "z": gain.z},
-        "trading": _trading(result, history, kept, costs),
+        "trading": _trading(result, history, kept, config, costs),
+        "breaks": dataset.left_out(history, kept, config, data),
     }
     described = {"train": config.document(), "refit_every": refit_every, "costs": asdict(costs)}
     rows, now = _parquet(result), clock()
@@ -82,18 +86,29 @@ def _moment(micros: np.int64) -> datetime:
     return pl.Series([int(micros)]).cast(bars.TS).item()  # type: ignore[no-any-return]
 
 
-def _trading(result: Result, history: bars.Bars, kept: bars.Timeframe, costs: Costs) -> dict[str, Any]:
-    """What the forecasts would have earned, traded at the next bar's open, beside buying once and holding."""
+def _trading(
+    result: Result, history: bars.Bars, kept: bars.Timeframe, config: TrainConfig, costs: Costs
+) -> dict[str, Any]:
+    """What the forecasts would have earned, traded at the next bar's open, beside buying once and holding.
+
+    A bar without a row is an abstention: nothing is held. What lies across a break counts for neither.
+    """
     closed_at = history.select(kept.closes(pl.col("ts")).dt.epoch("us")).to_series().to_numpy()
-    first = int(np.searchsorted(closed_at, result.data.closed_at[0]))
-    n = len(result.data)
+    places = np.searchsorted(closed_at, result.data.closed_at)
+    first, n = int(places[0]), int(places[-1] - places[0]) + 1
     opens = history["open"].to_numpy()[first + 1 : first + 1 + n]
     if len(opens) < n:
         raise TrainingFailed("the judged bars have no bars after them to trade at")
     returns = portfolio.bar_returns(opens, history["close"][first + n])
+    found = breaks.find(history, kept, config.jump_z)
+    # a jump comes before its bar's open or within it
+    returns[found.jump[first + 1 : first + 1 + n] != 0] = 0.0
+    returns[:-1][found.broken[first + 2 : first + 1 + n]] = 0.0
     # n bars from first to last close are n - 1 steps
     seconds = float(result.data.closed_at[-1] - result.data.closed_at[0]) / 1e6 * n / max(n - 1, 1)
-    strategy = portfolio.positions(result.said.expected_return, costs)
+    expected = np.zeros(n)
+    expected[places - first] = result.said.expected_return
+    strategy = portfolio.positions(expected, costs)
     return {
         "strategy": portfolio.trade(strategy, returns, seconds, costs).document(),
         "buy_and_hold": portfolio.trade(np.ones(n), returns, seconds, costs).document(),

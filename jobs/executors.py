@@ -26,8 +26,10 @@ import jobs.logs
 import jobs.retrain
 import store.clock
 import store.database
+import store.features
 import store.jobs
 from model.errors import BadInput, BarpropError, Unreachable
+from model.features import user
 from store.database import Engine
 from store.jobs import Job, Keep
 from store.settings import Settings
@@ -43,6 +45,9 @@ KINDS: dict[str, Run] = {
     "retrain": jobs.retrain.run,
     "backtest": jobs.backtest.run,
 }
+
+# Those that compute features, a user's too.
+OF_FEATURES = ("retrain", "backtest")
 
 # What NumPy's BLAS reads once, when it is loaded.
 THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
@@ -168,7 +173,11 @@ def finish(engine: Engine, job: Job, keep: Keep) -> dict[str, Any]:
 def start(job: Job, settings: Settings) -> Child:
     """Starts a process of its own for a claimed job."""
     spawn = multiprocessing.get_context("spawn")
-    process = spawn.Process(target=_child, args=(job, settings), name=f"{job.kind}-{job.id}", daemon=True)
+    # what stands in this process's table was proven here
+    proven = user.definition(user.registered())
+    process = spawn.Process(
+        target=_child, args=(job, settings, proven), name=f"{job.kind}-{job.id}", daemon=True
+    )
     with _environment(dict.fromkeys(THREADS, str(settings.training.blas_threads))):
         process.start()
     return Child(job, process)
@@ -191,7 +200,7 @@ def death(child: Child) -> str | None:
     return f"its process ended with exit code {code} and said nothing"
 
 
-def _child(job: Job, settings: Settings) -> None:
+def _child(job: Job, settings: Settings, proven: str) -> None:
     """The whole life of a job's process. It ends with 0 where the job's row says how the work went."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # a terminal signals the whole group: the worker decides
@@ -207,6 +216,13 @@ def _child(job: Job, settings: Settings) -> None:
             os._exit(0)
 
     try:
+        try:
+            if job.kind in OF_FEATURES:
+                store.features.register_as(proven, settings)
+        except BadInput as error:
+            with store.database.write(engine) as conn:
+                store.jobs.fail(conn, job.id, _owner(job), machine_now(), one_line(error))
+            raise
         perform(engine, job, settings, told_to_end)
     except Unreachable:
         os._exit(1)  # its row could not be written either: the worker or the lease speaks for it

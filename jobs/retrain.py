@@ -11,7 +11,9 @@ import numpy as np
 from threadpoolctl import threadpool_info
 
 import store.bars
+import store.features
 import store.health
+import store.inputs
 import store.markets
 import store.runs
 import store.versions
@@ -38,14 +40,34 @@ from store.versions import Role
 ROLES: dict[str, Role] = {"promoted": "champion", "challenger": "challenger", "rejected": "rejected"}
 
 
+# What the settings may leave to TrainConfig, by its names there; units stand in the names of settings.
+CHOSEN = {
+    **{
+        name: name
+        for name in (
+            *("hidden", "activation", "initialiser", "normalisation", "residual", "dropout", "optimiser"),
+            *("learning_rate", "schedule", "warm_up", "weight_decay", "clip_value", "clip_norm", "epochs"),
+            *("dead_zone", "uniqueness", "return_weight", "calibration"),
+        )
+    },
+    "batch": "batch_rows",
+    "patience": "patience_epochs",
+    "half_life": "half_life_bars",
+}
+
+
 def config_of(settings: Settings, params: dict[str, Any]) -> TrainConfig:
     """The training that the settings ask for, where the job's own parameters do not say otherwise."""
+    chosen = {name: getattr(settings.training, setting) for name, setting in CHOSEN.items()}
     return TrainConfig(
+        **{name: value for name, value in chosen.items() if value is not None},
         window=params.get("window", settings.training.window_bars),
         seed=params.get("seed", settings.training.seed),
         horizon=settings.training.horizon_bars,
-        inputs=tuple(each.input() for each in settings.training.inputs),
+        features=store.features.chosen(settings),
+        inputs=store.features.inputs(settings),
         blas_threads=settings.training.blas_threads,
+        jump_z=settings.training.jump_z,
     )
 
 
@@ -70,13 +92,14 @@ def run(
     with database.read(engine) as conn:
         newest = dataset.bars_for(config, kept, config.window)
         history = store.bars.read(conn, market_id, kept, closed_by=started_at, last=newest)
+        others = store.inputs.beside(conn, config.feature_set, history, kept)
         champion_id = store.versions.champion(conn, market_id)
         champion = _load(conn, champion_id)
         warm = _warm(conn, champion_id) if job.params.get("warm") else None
     if history.is_empty():
         raise TrainingFailed(f"no bars of {market} had closed by {bars.iso(started_at)}")
     bars_until = kept.close_of(history["ts"][-1])
-    data = dataset.from_bars(history, kept, config, config.window)
+    data = dataset.from_bars(history, kept, config, config.window, others)
     try:
         fit = training.fit(data, config, warm, progress)
     except TrainingFailed as error:
@@ -87,6 +110,8 @@ def run(
     candidate = predictor.from_arrays(arrays, manifest)
     judged = backtest.decide(fit, candidate, champion, data)
     held = _held_back(candidate, data)
+    newest_rows = data.part(slice(max(0, len(data) - config.window), None))
+    broken = dataset.left_out(history, kept, config, newest_rows)
     manifest |= {"held": held, "bars_until": bars.iso(bars_until), "libraries": _libraries()}
     packed = artifact.pack(arrays, manifest)
     now = clock()
@@ -116,6 +141,7 @@ def run(
             },
             "best_epoch": fit.best_epoch,
             "rows": fit.rows,
+            "breaks": broken,
             "bars_until": bars.iso(bars_until),
         }
 

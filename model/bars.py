@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from model.errors import BadBars, BadInput
 
@@ -130,8 +132,8 @@ def check(
     """The bars of `frame` (BAR_SCHEMA, any order) that may be kept, sorted, and what was refused and why.
 
     Equal rows given twice are one bar; rows of one open time with different values are all refused
-    (`conflicting_duplicate`), since nobody can tell which is right. Raises BadBars where the rows as a
-    whole do not fit the timeframe.
+    (`conflicting_duplicate`), since nobody can tell which is right; of bars that `overlap` those stay whose
+    place in the timeframe is the more usual one. Raises BadBars where the rows as a whole do not fit the timeframe.
     """
     closed_at = frame_timeframe.closes(pl.col("ts"))
     rules = {**_RULES, "future": pl.col("ts") > now, "unclosed": closed_at > now}
@@ -142,14 +144,16 @@ def check(
     judged = frame.with_columns(reason=reason)
     sound = judged.filter(pl.col("reason").is_null()).drop("reason").sort("ts")
     bars, conflicting = _told_apart(sound)
+    _fits(bars, frame_timeframe)
+    bars, overlapping = _side_by_side(bars, frame_timeframe)
     refused = pl.concat(
         [
             judged.select("ts", "reason").filter(pl.col("reason").is_not_null()),
             conflicting.select("ts", pl.lit("conflicting_duplicate").alias("reason")),
+            overlapping.select("ts", pl.lit("overlap").alias("reason")),
         ]
     )
     counts = refused.group_by("reason").agg(rows=pl.len(), first=pl.col("ts").min()).sort("reason")
-    _fits(bars, frame_timeframe)
     return bars, tuple(Rejection(**row) for row in counts.iter_rows(named=True))
 
 
@@ -182,6 +186,43 @@ def _fits(bars: Bars, stated: Timeframe) -> None:
         raise BadBars(
             f"the usual step between these bars is {usual}, which is not the timeframe {stated.name}"
         )
+
+
+def _side_by_side(bars: Bars, stated: Timeframe) -> tuple[Bars, Bars]:
+    """Of sorted bars with distinct times, those that lie no closer than half a timeframe, and those that had to go.
+
+    Of two that are closer the one goes whose place in the timeframe fewer bars share, and both where as many do. Days
+    whose midnight moves by an hour are never so close.
+    """
+    closest = stated.length / 2
+    if not (bars["ts"].diff() < closest).any():
+        return bars, bars.clear()
+    place = (
+        pl.col("ts") - pl.col("ts").dt.truncate("1mo")
+        if stated.every.endswith("mo")
+        else pl.col("ts").dt.epoch("us") % (stated.length // timedelta(microseconds=1))
+    )
+    left = bars.with_columns(shared=pl.len().over(place))
+    while (close := left["ts"].diff() < closest).any():
+        before, own = close.fill_null(False), pl.col("shared")
+        after = before.shift(-1, fill_value=False)
+        loses = (pl.lit(before) & (own <= own.shift(1))) | (pl.lit(after) & (own <= own.shift(-1)))
+        left = left.filter(~loses)
+    kept = left.drop("shared")
+    return kept, bars.join(kept, on="ts", how="anti", maintain_order="left")
+
+
+def overlap(ts: NDArray[np.int64], kept: NDArray[np.int64], bars_timeframe: Timeframe) -> NDArray[np.bool_]:
+    """Whether each of the open times `ts` (n,) is closer than half a timeframe to one of `kept`, and is itself none of
+    these. Both are microseconds, `kept` sorted."""
+    length = bars_timeframe.length // timedelta(microseconds=1)
+    if len(kept) == 0:
+        return np.zeros(len(ts), bool)
+    at = np.searchsorted(kept, ts)  # of the first that is not before
+    before, after = kept[np.maximum(at - 1, 0)], kept[np.minimum(at, len(kept) - 1)]
+    near = np.minimum(np.abs(ts - before), np.abs(after - ts))
+    found: NDArray[np.bool_] = (2 * near < length) & (after != ts)
+    return found
 
 
 def gaps(bars: Bars, bars_timeframe: Timeframe) -> int:

@@ -5,6 +5,7 @@ a split that nobody told of. What is found at a bar depends on it and on bars be
 LOOKBACK of those, so that live and in a backtest the same bars are told apart. Letters: n bars.
 """
 
+import math
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -14,7 +15,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from model.bars import CLOCK_CHANGE, HABIT, WEEK, Bars, Timeframe, iso
-from model.features.table import LEAST_VOLATILITY, LONG_WINDOW, SCALE_WINDOW
+from model.features.columns import LEAST_VOLATILITY, LONG_WINDOW, SCALE_WINDOW, WARMUP
 
 Bools = NDArray[np.bool_]
 Int64 = NDArray[np.int64]
@@ -22,13 +23,22 @@ Float64 = NDArray[np.float64]
 
 # A step that came HABIT times among so many bars, anywhere, is how this market trades: nights, minutes without a trade.
 NEAR = 1_000
-# So did one that came HABIT times from the same place in the week among so many: weekends of one-minute bars.
+# So is one that came HABIT times to the same place in the week among so many: weekends of one-minute bars.
 LOOKBACK = 40_000
+# Steps are alike up to an eighth: weekends over which clocks change. One is usual too where some that are up to a third
+# longer are, so that a market of few trades is not all gaps; an outage is told by being longer than what is usual.
+EIGHTHS, LONGER = 8, 2
 # Of moves that are real, the largest among 160,000 bars of coins, currencies and stocks had 51; a price in another unit
 # has hundreds.
 JUMP_Z = 60.0
-# For so many bars after a break its move is part of the volatility that everything is measured in.
-AFTER = SCALE_WINDOW
+# Nothing is said of the first bars, before as many moves are known as are compared with.
+SETTLED = LONG_WINDOW + 1
+# Fewer moves than this among LONG_WINDOW bars do not tell how far a market moves; then it counts as so volatile.
+LEAST_MOVES, UNTOLD = 24, 0.01
+# After so many bars no feature sees a jump any more; nor does the volatility, whose floor is a share of its longer run.
+AFTER_JUMP = WARMUP
+# A gap's move is a real one, and stays for so many bars in the volatility that everything is measured in.
+AFTER_GAP = SCALE_WINDOW
 # The median of absolute values is this many standard deviations, where values are normal.
 MEDIAN_OF_NORMAL = 0.6745
 
@@ -41,6 +51,14 @@ class Break:
     kind: str  # gap, jump
     ts: datetime
     size: float
+
+    @property
+    def told(self) -> str:
+        """As one would say it."""
+        if self.kind == "gap":
+            many = "bar is" if self.size == 1 else "bars are"
+            return f"{self.size:.0f} {many} missing before {iso(self.ts)}"
+        return f"the price jumped by {math.expm1(self.size):+.0%} into the bar of {iso(self.ts)}"
 
     def document(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -62,21 +80,21 @@ class Breaks:
         return found
 
     @property
+    def ends(self) -> Int64:
+        """The place from which on the bars after the break at each bar are sound again, 0 where there is none:
+        AFTER_JUMP bars after a jump, after a gap as many as are missing, at most AFTER_GAP."""
+        shadow = np.where(self.jump != 0, AFTER_JUMP, np.minimum(self.missing, AFTER_GAP))
+        ends: Int64 = np.where(shadow > 0, np.arange(len(shadow)) + shadow, 0)
+        return ends
+
+    @property
     def clean(self) -> Bools:
-        """Whether the features of each bar stand on unbroken bars: after a jump not for AFTER bars, after a gap not
-        for as many as are missing, at most AFTER."""
-        shadow = np.where(self.jump != 0, AFTER, np.minimum(self.missing, AFTER))
-        places = np.arange(len(shadow))
-        until = np.maximum.accumulate(np.where(shadow > 0, places + shadow, 0))
-        free: Bools = places >= until
+        """Whether the features of each bar stand on unbroken bars."""
+        free: Bools = np.arange(len(self.missing)) >= np.maximum.accumulate(self.ends)
         return free
 
-    def part(self, rows: slice) -> "Breaks":
-        """Those of these bars, as views."""
-        return Breaks(self.missing[rows], self.jump[rows])
-
     def listed(self, ts: pl.Series) -> tuple[Break, ...]:
-        """Each break, oldest first; `ts` are the n bars' open times."""
+        """Each break, oldest first, at one bar the gap first; `ts` are the n bars' open times."""
         found = []
         for place in np.flatnonzero(self.broken).tolist():
             opened = ts[place].astimezone(UTC)
@@ -85,6 +103,14 @@ class Breaks:
             if self.jump[place]:
                 found.append(Break("jump", opened, float(self.jump[place])))
         return tuple(found)
+
+    def under(self, ts: pl.Series) -> Break | None:
+        """The newest break that the newest bar's features stand on, if any; `ts` are the n bars' open times."""
+        standing = np.flatnonzero(self.ends >= len(ts))
+        if len(standing) == 0:
+            return None
+        last = slice(int(standing[-1]), int(standing[-1]) + 1)
+        return Breaks(self.missing[last], self.jump[last]).listed(ts[last])[-1]
 
 
 def find(bars: Bars, timeframe: Timeframe, jump_z: float = JUMP_Z) -> Breaks:
@@ -96,6 +122,13 @@ def find(bars: Bars, timeframe: Timeframe, jump_z: float = JUMP_Z) -> Breaks:
     return Breaks(missing, jump)
 
 
+def after_jump(close: pl.Series, jump_z: float = JUMP_Z) -> Bools:
+    """Whether the features of each bar stand on a jump of its price, closes (n,). Of a history that is cut at its front,
+    those behind its first SETTLED + AFTER_JUMP bars are the same."""
+    jump = _jumps(close, jump_z)
+    return ~Breaks(np.zeros(len(jump), np.int64), jump).clean
+
+
 def _gaps(ts: Int64, timeframe: Timeframe) -> Int64:
     """How many bars are missing before each, where that is unusual."""
     length = timeframe.length // timedelta(microseconds=1)
@@ -104,26 +137,34 @@ def _gaps(ts: Int64, timeframe: Timeframe) -> Int64:
     long = np.flatnonzero(steps > 1.5 * length) + 1  # the bars behind them
     counts = np.rint(steps[long - 1] / length).astype(np.int64)
     unusual = np.ones(len(long), bool)
-    for count in np.unique(counts).tolist():
-        alike = np.flatnonzero(counts == count)
-        before = np.arange(len(alike)) - np.searchsorted(long[alike], long[alike] - NEAR)
-        unusual[alike] = before < HABIT
+    sizes = np.rint(EIGHTHS * np.log(counts))
+    for size in np.unique(sizes).tolist():
+        of_size, alike = sizes == size, long[(sizes >= size) & (sizes <= size + LONGER)]
+        to, since = (np.searchsorted(alike, long[of_size] - ago) for ago in (0, NEAR))
+        unusual[of_size] = to - since < HABIT
     for i in np.flatnonzero(unusual).tolist():
-        first = int(np.searchsorted(long, long[i] - LOOKBACK))
+        # the step into the first of LOOKBACK bars before began one bar earlier
+        first = int(np.searchsorted(long, long[i] - LOOKBACK, side="right"))
         apart = (ts[long[i]] - ts[long[first:i]]) % WEEK
         here = np.minimum(apart, WEEK - apart) <= CLOCK_CHANGE
-        # its length moves by an hour too, when clocks change over the weekend
-        same = np.abs(steps[long[first:i] - 1] - steps[long[i] - 1]) <= max(CLOCK_CHANGE, length // 2)
-        unusual[i] = np.count_nonzero(here & same) < HABIT
+        step = int(steps[long[i] - 1])
+        longer = steps[long[first:i] - 1] - step
+        alike = (longer >= -max(step // EIGHTHS, length // 2)) & (longer <= max(step // 3, length // 2))
+        unusual[i] = np.count_nonzero(here & alike) < HABIT
     found = long[unusual]
     missing[found] = counts[unusual] - 1
     return missing
 
 
 def _jumps(close: pl.Series, jump_z: float) -> Float64:
-    """The log return into each bar, where it is more than `jump_z` robust standard deviations of those before it."""
-    r = close.log().diff().fill_null(0.0)
-    usual = (r.abs().rolling_median(LONG_WINDOW).shift(1) / MEDIAN_OF_NORMAL).fill_null(float("inf"))
-    usual = usual.clip(lower_bound=LEAST_VOLATILITY)
-    jumps: Float64 = np.where((r.abs() > jump_z * usual).to_numpy(), r.to_numpy(), 0.0)
+    """The log return into each bar, where it is more than `jump_z` robust standard deviations of those before it.
+
+    Bars that did not move tell nothing: in a market of seconds they are the most, and any move would be a jump.
+    """
+    r = close.log().diff()
+    moves = r.abs().set(r == 0, None)
+    usual = moves.rolling_median(LONG_WINDOW, min_samples=LEAST_MOVES).shift(1) / MEDIAN_OF_NORMAL
+    far = r.abs() > jump_z * usual.fill_null(UNTOLD).clip(lower_bound=LEAST_VOLATILITY)
+    jumps: Float64 = np.where(far.fill_null(False).to_numpy(), r.fill_null(0.0).to_numpy(), 0.0)
+    jumps[:SETTLED] = 0.0
     return jumps

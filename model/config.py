@@ -90,7 +90,7 @@ class TrainConfig:
             self._must(name, 0 <= getattr(self, name) < 1, "a share from 0 to below 1")
         for name in ("dead_zone", "weight_decay", "return_weight"):
             self._must(name, 0 <= getattr(self, name) < math.inf, "0 or more")
-        self._must("jump_z", self.jump_z > 0, "above 0")
+        self._must("jump_z", 0 < self.jump_z < math.inf, "above 0")
         self._must("learning_rate", 0 < self.learning_rate < math.inf, "above 0")
         self._must("clip_norm", self.clip_norm > 0, "above 0")
         self._must("clip_value", self.clip_value is None or self.clip_value > 0, "above 0, or nothing")

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from model import breaks, features
@@ -115,10 +116,10 @@ def from_bars(
     while True:
         used = len(history) if wanted is None else wanted + missing + config.horizon + HISTORY
         tail = history.tail(used)
-        rows = features.rows(history, timeframe, feature_set, others, newest=used)
+        rows = features.rows(history, timeframe, feature_set, others, used, config.jump_z)
         _need_inputs(rows, feature_set)
         data = build(rows, feature_set, config.horizon)
-        data = unbroken(data, rows, found.part(slice(len(history) - len(rows), None)))
+        data = unbroken(data, rows, found)
         if wanted is None or len(tail) == len(history):
             return data
         # the first rows of a history that was cut have not their own bits
@@ -129,8 +130,24 @@ def from_bars(
 
 
 def bars_for(config: TrainConfig, timeframe: Timeframe, wanted: int) -> int:
-    """How many of the newest bars give so many rows, and tell what is usual in this market, if few are broken."""
-    return wanted + config.horizon + features.reach(config.feature_set, timeframe) + LOOKBACK
+    """How many of the newest bars give so many rows, and tell what is usual in this market, if no more than one row in
+    five is broken."""
+    room = wanted + wanted // 4
+    return room + config.horizon + features.reach(config.feature_set, timeframe) + LOOKBACK
+
+
+def left_out(history: Bars, timeframe: Timeframe, config: TrainConfig, data: Dataset) -> dict[str, int]:
+    """How many breaks lie among the bars that the rows of `data` span, and how many of these bars have no row."""
+    if len(data) == 0:
+        return {"gaps": 0, "jumps": 0, "rows_left_out": 0}
+    found = breaks.find(history, timeframe, config.jump_z)
+    closed_at = history.select(timeframe.closes(pl.col("ts")).dt.epoch("us")).to_series().to_numpy()
+    first, last = (int(np.searchsorted(closed_at, data.closed_at[end])) for end in (0, -1))
+    return {
+        "gaps": int(np.count_nonzero(found.missing[first : last + 1])),
+        "jumps": int(np.count_nonzero(found.jump[first : last + 1])),
+        "rows_left_out": last + 1 - first - len(data),
+    }
 
 
 def _need_inputs(rows: FeatureRows, feature_set: FeatureSet) -> None:
@@ -142,18 +159,22 @@ def _need_inputs(rows: FeatureRows, feature_set: FeatureSet) -> None:
                 + (
                     f"of {each} fewer than {WARMUP + 1} bars are known by then"
                     if (stands == SHORT).any()
-                    else "its newest bars were too old each time"
+                    else "its newest bars were too old each time, or stood on a jump"
                 )
             )
 
 
 def unbroken(data: Dataset, rows: FeatureRows, found: Breaks) -> Dataset:
-    """Those of `data` that have all inputs and stand on unbroken bars, up to the bar that their label is known at; `found` are the breaks
-    at `rows`, of which data was made."""
-    so_far = np.concatenate(([0], np.cumsum(found.broken)))
+    """Those of `data` that have all inputs and stand on unbroken bars, up to the bar that their label is known at.
+
+    `found` are the breaks of the bars that `rows` are the newest of, and data the first of.
+    """
+    # a row may stand on a break at a bar that is too old to have a row of its own
+    broken, clean = (each[len(each) - len(rows) :] for each in (found.broken, found.clean))
+    so_far = np.concatenate(([0], np.cumsum(broken)))
     start = np.searchsorted(rows.closed_at, data.closed_at, side="right")
     end = np.searchsorted(rows.closed_at, data.known_at, side="right")
-    sound = found.clean[: len(data)] & rows.usable[: len(data)] & (so_far[end] == so_far[start])
+    sound = clean[: len(data)] & rows.usable[: len(data)] & (so_far[end] == so_far[start])
     return data if sound.all() else data.part(sound)
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from model import health
 from model.config import TrainConfig
 from model.health import GradientHealth
-from model.network import losses, network, optimisers
+from model.network import finite, losses, network, optimisers
 from model.network.activations import Array
 from model.network.losses import Head
 from model.network.network import Network, Tape
@@ -162,7 +162,13 @@ def epochs(
                 optimisers.norms(gradients, norms)
             optimisers.clip_norm(gradients, config.clip_norm, norms)
             optimiser.step(
-                nets.parameters, gradients, moments, scratch, done + batch + 1, rates[batch], config.weight_decay
+                nets.parameters,
+                gradients,
+                moments,
+                scratch,
+                done + batch + 1,
+                rates[batch],
+                config.weight_decay,
             )
             if watched:
                 watch.after()
@@ -200,7 +206,7 @@ def _set_aside(
 
 
 def _where(nets: Network, gradients: Array, tape: Tape, member: int) -> str:
-    layer = health.first_broken(nets, gradients, tape, member)
+    layer = finite.first_broken(nets, gradients, tape, member)
     if layer == "inputs":
         return "first in the inputs"
     if layer is not None:

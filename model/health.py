@@ -9,7 +9,7 @@ Letters as in model/network: K members, B rows of a batch, P parameters; m looks
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
@@ -20,8 +20,8 @@ from model.errors import BadInput
 from model.network.activations import Array
 from model.network.gates import Activate
 from model.network.layers import Conv1d, Dense
-from model.network.network import NAMES, Architecture, Network, Residual, Tape
-from model.network.wires import Gate, Part
+from model.network.network import NAMES, Architecture, Network, Tape, leaves
+from model.network.wires import Gate
 
 # From the worst to the best; a training is what the worst of its later layers is.
 VERDICTS = ("non_finite", "exploding", "vanishing", "dead", "saturated", "healthy")
@@ -119,7 +119,7 @@ def _plan(architecture: Architecture) -> _Plan:
     owners: list[tuple[int, int]] = []
     owner = (-1, 1)
     layers = iter(architecture.layers)
-    for part in _leaves(architecture.parts):
+    for part in leaves(architecture.parts):
         if isinstance(part, Activate):
             owners.append(owner)
         elif isinstance(part, LEARN):
@@ -132,15 +132,6 @@ def _plan(architecture: Architecture) -> _Plan:
             places.append(_Place(layer.name, layer.share, weighs, weighs and layer.name != "output"))
     starts = np.array([place.share.start for place in places], np.intp)
     return _Plan(tuple(places), starts, tuple(owners))
-
-
-def _leaves(parts: Sequence[Part]) -> Iterator[Part]:
-    """The parts in the order of the forward pass, those within residual connections in their place."""
-    for part in parts:
-        if isinstance(part, Residual):
-            yield from _leaves(part.parts)
-        else:
-            yield part
 
 
 class Watch:
@@ -170,6 +161,7 @@ class Watch:
         self._wanted: frozenset[int] = frozenset()
         self._middle = 0
         self._taken = 0
+        self._shut = np.empty(max((gate.a[0].size for gate in tape.gates), default=0), bool)
         self._gradient: _Gradient | None = None
         self._update: _Update | None = None
         self._broke: dict[int, tuple[GradientHealth, ...]] = {}
@@ -203,7 +195,7 @@ class Watch:
             parameters, spare = self._moved
             np.copyto(parameters, self._network.parameters)
             np.abs(self._gradients, out=spare)
-            self._gradient = _gradient(spare, self._gates, self._plan, self._square.tolist())
+            self._gradient = _gradient(spare, self._gates, self._plan, self._shut, self._square.tolist())
 
     def after(self) -> None:
         """After the optimiser has moved the parameters."""
@@ -223,7 +215,7 @@ class Watch:
         own = slice(member, member + 1)
         plan = self._plan
         gates = [Gate(gate.activation, gate.z[own], gate.a[own]) for gate in self._gates]
-        seen = _gradient(np.abs(self._gradients[own]), gates, plan)
+        seen = _gradient(np.abs(self._gradients[own]), gates, plan, self._shut)
         update = _Update(_lengths(self._network.parameters[own], plan), None)
         unknown: list[Among] = [(None, None)] * len(plan.layers)
         self._broke[member] = _judged(plan, self._batch, seen, update, 0, unknown)
@@ -317,19 +309,36 @@ def _lengths(vectors: Array, plan: _Plan, squares: list[list[float]] | None = No
 
 
 def _gradient(
-    absolute: Array, gates: Sequence[Gate], plan: _Plan, squares: list[list[float]] | None = None
+    absolute: Array,
+    gates: Sequence[Gate],
+    plan: _Plan,
+    spare: NDArray[np.bool_],
+    squares: list[list[float]] | None = None,
 ) -> _Gradient:
-    """From the gradients' absolute values (K, P), and the gates of the same step."""
+    """From the gradients' absolute values (K, P), and the gates of the same step; `spare` holds a member's largest."""
     shares: dict[int, tuple[str, list[float]]] = {}
     for gate, (place, units) in zip(gates, plan.owners, strict=True):
         if place >= 0:
-            # a unit of a convolution stands at every bar: it is dead where it is shut at all of them
-            flat = gate.activation.flat(gate.z, gate.a).reshape(len(absolute), -1, units)
-            if gate.activation.flat_means == "dead":
-                flat = np.logical_and.reduce(flat, axis=1)
-            shares[place] = gate.activation.flat_means, [np.count_nonzero(own) / own.size for own in flat]
+            shares[place] = gate.activation.flat_means, _flat(gate, units, spare)
     largest = np.maximum.reduceat(absolute, plan.starts, axis=1).tolist()
     return _Gradient(_lengths(absolute, plan, squares), largest, shares)
+
+
+def _flat(gate: Gate, units: int, spare: NDArray[np.bool_]) -> list[float]:
+    """For each member the share of units that are dead, or of rows and units that are saturated."""
+    seen, (low, high) = gate.activation.watched(gate.z, gate.a), gate.activation.flat
+    if (
+        seen.shape[2] != units
+    ):  # a unit of a convolution stands at every bar: it is dead where it is shut at all of them
+        seen = seen.reshape(len(seen), -1, units)
+    if gate.activation.flat_means == "dead":
+        return [np.count_nonzero(most <= low) / units for most in np.maximum.reduce(seen, axis=1)]
+    ends = ((np.less_equal, low), (np.greater_equal, high))
+    own = spare[: seen[0].size].reshape(seen.shape[1:])
+    return [
+        sum(np.count_nonzero(compare(member, bound, out=own)) for compare, bound in ends) / own.size
+        for member in seen
+    ]
 
 
 def _judged(
@@ -387,47 +396,6 @@ def _finite(number: float) -> float | None:
 def _ratio(part: float | None, whole: float | None) -> float | None:
     """part / whole; None where either is unknown, or the whole is nothing."""
     return None if part is None or not whole else part / whole
-
-
-def first_broken(network: Network, gradients: Array, tape: Tape, member: int) -> str | None:
-    """Where, after a step's forward and backward pass, a member's numbers first were not finite: the name of a layer,
-    "inputs", or None where every signal, parameter and gradient is finite (a loss may still have overflowed).
-
-    In the order in which they came about. Forward, the first layer whose own parameters are not finite, or what it
-    and its gate put out. Where the whole way forward is finite, backward: the last layer whose gradient is not.
-    Within a residual connection signals can be seen at gates and at its end only.
-    """
-    odd = _first_forward(network, tape, member)
-    if odd is not None:
-        return odd
-    for layer in reversed(network.architecture.layers):
-        if not np.isfinite(gradients[member, layer.share]).all():
-            return layer.name
-    return None
-
-
-def _first_forward(network: Network, tape: Tape, member: int) -> str | None:
-    """The part of it that looks at the way forward."""
-    gates, layers = iter(tape.gates), iter(network.architecture.layers)
-    last = "inputs"
-
-    def odd(signal: Array) -> bool:
-        return not np.isfinite(signal).all()
-
-    if odd(tape.inputs[member]):
-        return last
-    for part, bound in zip(network.architecture.parts, tape.parts, strict=True):
-        for leaf in _leaves((part,)):
-            if isinstance(leaf, LEARN):
-                layer = next(layers)
-                last = layer.name
-                if odd(network.parameters[member, layer.share]):
-                    return last
-            elif isinstance(leaf, Activate) and odd(next(gates).a[member]):
-                return last
-        if odd(bound.out.value[member]):
-            return last
-    return None
 
 
 def verdict_of(epochs: Sequence[Sequence[GradientHealth]]) -> str:

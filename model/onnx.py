@@ -148,7 +148,7 @@ def exported(predictor: Predictor, about: Mapping[str, str]) -> bytes:
         model,
         {
             **about,
-            "features": json.dumps(predictor.features.names),
+            "features": json.dumps(predictor.features.columns),
             "features_sha256": predictor.features.sha256,
             "horizon": str(predictor.horizon),
             "sha256": predictor.sha256,

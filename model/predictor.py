@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from model import artifact
 from model.artifact import Packed
+from model.breaks import JUMP_Z
 from model.errors import BadArtifact, BadInput
-from model.features import FeatureSet
+from model.features import FeatureSet, feature_set_from
 from model.network import folding
 from model.network.activations import Array
 from model.network.gates import Activate
@@ -60,6 +61,7 @@ class Predictor:
     knots: Float64 | None  # (2, n): of an isotonic calibration, logits ascending and the probability at each
     interval: float  # half-width, in units of the return's expected size
     base_rate: float
+    jump_z: float  # robust standard deviations beyond which a move is a break, as in its training
     sha256: str  # of the arrays that it was made of
     first_closed_at: int  # microseconds: nothing before it was learned from
     fitted_until: int  # microseconds: no label known later moved a weight
@@ -158,7 +160,10 @@ def _taken(idle: list[T]) -> T | None:
 
 def from_arrays(arrays: dict[str, Array], manifest: dict[str, Any]) -> Predictor:
     """The predictor that a version's arrays and manifest describe. Raises BadArtifact where they do not fit together."""
-    features = FeatureSet(tuple(manifest["features"]))
+    try:
+        features = feature_set_from(manifest)
+    except BadInput as error:
+        raise BadArtifact(f"this version's features are not all there any more: {error}") from error
     if features.sha256 != manifest["features_sha256"]:
         raise BadArtifact(
             "this version's features have another definition now, so its weights no longer fit: train anew"
@@ -170,7 +175,7 @@ def from_arrays(arrays: dict[str, Array], manifest: dict[str, Any]) -> Predictor
         arrays["parameters"][None],
         arrays.get("statistics", np.empty(0, np.float32))[None],
     )
-    _check(network, len(features.names), mean, scale)
+    _check(network, len(features.columns), mean, scale)
     with np.errstate(all="ignore"):  # folding refuses what is not finite
         scaling = folding.elementwise(1 / scale, -mean / scale)
         cooling = folding.elementwise(1 / np.array([temperature, 1.0]), np.zeros(2))
@@ -181,6 +186,7 @@ def from_arrays(arrays: dict[str, Array], manifest: dict[str, Any]) -> Predictor
         knots=_knots(arrays["knots"]) if "knots" in arrays else None,
         interval=interval,
         base_rate=base_rate,
+        jump_z=float(manifest.get("config", {}).get("jump_z", JUMP_Z)),
         sha256=artifact.digest(arrays),
         first_closed_at=int(manifest["first_closed_at"]),
         fitted_until=int(manifest["fitted_until"]),

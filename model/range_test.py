@@ -49,6 +49,7 @@ def range_test(
     heads: Sequence[Head],
     optimiser: Optimiser,
     *,
+    clip_value: float | None = None,
     clip_norm: float = math.inf,
     lowest: float = LOWEST,
     highest: float = HIGHEST,
@@ -65,7 +66,10 @@ def range_test(
     rates = np.geomspace(lowest, highest, steps)
     curve: list[float] = []
     with np.errstate(all="ignore"):  # what overflows ends the walk
-        for loss, _ in descent(start, x, targets, heads, optimiser, rates.tolist(), clip_norm=clip_norm):
+        walk = descent(
+            start, x, targets, heads, optimiser, rates.tolist(), clip_value=clip_value, clip_norm=clip_norm
+        )
+        for loss, _ in walk:
             if not math.isfinite(loss) or len(curve) == steps:
                 break
             curve.append(loss)
@@ -91,6 +95,7 @@ def descent(
     rates: Iterable[float],
     *,
     decay: float = 0.0,
+    clip_value: float | None = None,
     clip_norm: float = math.inf,
 ) -> Iterator[tuple[float, Network]]:
     """The joint loss before each step and after the last, and the network as it then is, which the next step moves.
@@ -104,6 +109,7 @@ def descent(
     drawn = masks.bit_generator.state
     tape = network.bind(nets, len(x), gradients, (masks,))
     assert tape.d_outputs is not None
+    tape.inputs[..., :-1] = x  # no part writes over what it is given
     given = [
         target[None].astype(dtype) if np.issubdtype(target.dtype, np.floating) else target[None]
         for target in targets
@@ -114,13 +120,14 @@ def descent(
 
     def loss() -> float:
         masks.bit_generator.state = drawn
-        tape.inputs[..., :-1] = x  # parts may work in place
         tape.forward()
         return float(loss_of()[0])
 
     for number, rate in enumerate(rates, 1):
         yield loss(), nets
         tape.backward()
+        if clip_value is not None:
+            optimisers.clip_value(gradients, clip_value)
         if clip_norm < math.inf:
             optimisers.norms(gradients, norms)
             optimisers.clip_norm(gradients, clip_norm, norms)

@@ -1,16 +1,17 @@
-"""The markets, and stepping back to the champion before."""
+"""The markets, the breaks in their bars, and stepping back to the champion before."""
 
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 import model.bars
+import store.breaks
 import store.database
 import store.markets
 import store.versions
 from service import overview, problems
-from service.deps import ClockDep, EngineDep, MarketDocument, Page
+from service.deps import ClockDep, EngineDep, MarketDocument, Page, SettingsDep
 from service.versions import VersionDocument
 
 MARKET: dict[str, JsonValue] = {
@@ -36,6 +37,14 @@ class MarketItem(BaseModel):
     champion: int | None
 
 
+class BreakItem(BaseModel):
+    """A place where bars do not follow each other as they should."""
+
+    kind: Literal["gap", "jump"]
+    ts: str = Field(description="Open time of the first bar after it.")
+    size: float = Field(description="Of a gap the number of bars that are missing, of a jump its log return.")
+
+
 router = APIRouter(prefix="/v1", tags=["markets"])
 
 
@@ -45,6 +54,19 @@ def all_markets(engine: EngineDep) -> dict[str, Any]:
     with store.database.read(engine) as conn:
         items = [overview.document(conn, row) for row in store.markets.all(conn)]
     return {"items": items, "next": None}
+
+
+@router.get(
+    "/markets/{symbol}/{timeframe}/breaks",
+    response_model=Page[BreakItem],
+    responses=problems.responses("not-found", "invalid-request", "bad-input", "unreachable"),
+)
+def breaks(symbol: str, timeframe: str, engine: EngineDep, settings: SettingsDep) -> dict[str, Any]:
+    """Every gap and jump, newest first, found in the bars as they are now. The list has one page."""
+    market = model.bars.market(symbol, timeframe)
+    with store.database.read(engine) as conn:
+        row = store.markets.need(conn, market)
+        return store.breaks.document(conn, row, settings.training.jump_z)
 
 
 @router.post(

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from sqlalchemy import Connection, Select, func, select, update
+from sqlalchemy import BigInteger, Connection, Select, column, func, select, update, values
 
 import model.bars
 import store.markets
@@ -65,18 +65,20 @@ class IngestReport:
 def add(engine: Engine, market: Market, frame: pl.DataFrame, now: datetime) -> IngestReport:
     """Keeps the bars of `frame` (BAR_SCHEMA, any order) that are sound and closed by `now`; twice is once.
 
-    All rows are judged before the first is kept; then they are committed in chunks of CHUNK_ROWS. Raises BadBars
-    where there is nothing to keep, and leaves nothing then, not even the market.
+    All rows are judged before the first is kept; then they are committed in chunks of CHUNK_ROWS, less those that
+    `overlap` a kept bar. Raises BadBars where there is nothing to keep, and leaves nothing then, not even the market.
     """
     timeframe = model.bars.timeframe(market.timeframe)
     sound, rejected = model.bars.check(frame, timeframe, now)
     if sound.is_empty():
         raise BadBars(_refusal(rejected))
     added = repeated = corrected = 0
+    overlapping = []
     for chunk in sound.iter_slices(CHUNK_ROWS):
         with database.write(engine) as conn:
             row = store.markets.ensure(conn, market, now)
-            judged = _beside_kept(conn, row.id, chunk)
+            judged, overlaps = _beside_kept(conn, row.id, chunk, timeframe)
+            overlapping.append(overlaps)
             known, same = pl.col("revision").is_not_null(), _same()
             counts = judged.select(
                 (~known).sum().alias("added"),
@@ -86,6 +88,12 @@ def add(engine: Engine, market: Market, frame: pl.DataFrame, now: datetime) -> I
             _insert(conn, row.id, judged.filter(~same), now)
             _count_in(conn, row.id, counts[0])
         added, repeated, corrected = added + counts[0], repeated + counts[1], corrected + counts[2]
+    refused = pl.concat(overlapping)
+    if len(refused):
+        rejected = _with_overlaps(rejected, len(refused), refused[0])
+        sound = sound.join(refused.to_frame(), on="ts", how="anti", maintain_order="left")
+        if sound.is_empty():
+            raise BadBars(_refusal(rejected))
     gaps = model.bars.gaps(sound, timeframe)
     return IngestReport(market, added, repeated, corrected, rejected, gaps, sound["ts"][0], sound["ts"][-1])
 
@@ -100,17 +108,41 @@ def _refusal(rejected: tuple[Rejection, ...]) -> str:
     return f"not one row can be kept: {', '.join(said)}"
 
 
-def _beside_kept(conn: Connection, market_id: int, chunk: Bars) -> pl.DataFrame:
-    """The chunk with `ts` in microseconds, and beside each row the kept `revision` and `kept_…` values, if any."""
-    rows = chunk.with_columns(pl.col("ts").dt.epoch("us"))
-    few = len(rows) <= FEW_ROWS
-    these = bars.c.ts.in_(rows["ts"].to_list()) if few else bars.c.ts.between(rows["ts"][0], rows["ts"][-1])
+def _with_overlaps(rejected: tuple[Rejection, ...], rows: int, first: datetime) -> tuple[Rejection, ...]:
+    """The rejections, with so many further rows that overlap kept bars beside those that overlap within the file."""
+    by_reason = {found.reason: found for found in rejected}
+    within = by_reason.get("overlap", Rejection("overlap", 0, None))
+    earliest = first if within.first is None else min(first, within.first)
+    by_reason["overlap"] = Rejection("overlap", rows + within.rows, earliest)
+    return tuple(by_reason[reason] for reason in sorted(by_reason))
+
+
+def _beside_kept(
+    conn: Connection, market_id: int, chunk: Bars, timeframe: Timeframe
+) -> tuple[pl.DataFrame, pl.Series]:
+    """The rows of a chunk that overlap no kept bar, with `ts` in microseconds and beside each the kept `revision` and
+    `kept_…` values, if any; and the open times of those that do."""
+    ts = chunk["ts"].dt.epoch("us").to_numpy()
     columns = ("ts", "revision", *VALUES)
-    ordered = _select(market_id, columns).where(these).order_by(bars.c.ts, bars.c.revision)
-    kept = _frame(_newest_revisions(_rows(conn, ordered, columns)))
-    return rows.join(
-        kept.rename({name: f"kept_{name}" for name in VALUES}), on="ts", how="left", maintain_order="left"
-    )
+    # a table of stretches, since SQLite takes one of `or` for a reason to read the whole market
+    stretches = values(column("first", BigInteger), column("last", BigInteger), name="stretches")
+    around = stretches.data(_around(ts, timeframe)).cte("around")
+    these = bars.c.ts.between(around.c.first, around.c.last)
+    near = _rows(conn, _select(market_id, columns).join_from(around, bars, these), columns)
+    found = _newest_revisions(near[np.lexsort((near["revision"], near["ts"]))])
+    overlaps = pl.Series(model.bars.overlap(ts, found["ts"], timeframe))
+    kept = _frame(found).rename({name: f"kept_{name}" for name in VALUES})
+    rows = chunk.filter(~overlaps).with_columns(pl.col("ts").dt.epoch("us"))
+    return rows.join(kept, on="ts", how="left", maintain_order="left"), chunk["ts"].filter(overlaps)
+
+
+def _around(ts: NDArray[np.int64], timeframe: Timeframe) -> list[tuple[int, int]]:
+    """Stretches of time in microseconds that hold each of `ts` and what is closer to it than half a timeframe: one
+    for many, and for few one for each that stands alone."""
+    half = timeframe.length // MICROSECOND // 2
+    furthest = 4 * half if len(ts) <= FEW_ROWS else np.inf
+    parts = np.split(ts, np.flatnonzero(np.diff(ts) > furthest) + 1)
+    return [(int(part[0]) - half, int(part[-1]) + half) for part in parts]
 
 
 def _same() -> pl.Expr:

@@ -14,6 +14,8 @@ from sqlalchemy import Connection, Row, Select, select
 from sqlalchemy.exc import IntegrityError
 
 import store.bars
+import store.breaks
+import store.inputs
 import store.markets
 import store.outcomes
 import store.versions
@@ -172,11 +174,28 @@ def _say(
     except BadArtifact as error:
         return abstain(Reason.UNHEALTHY_MODEL, f"version {version} cannot be used: {error}")
     kept = timeframe(market.timeframe)
-    tail = store.bars.read(conn, row.id, kept, closed_by=as_of, last=features.HISTORY)
-    newest = features.last_row(tail, kept, model.features)
+    reach = features.reach(model.features, kept)
+    tail = store.bars.read(conn, row.id, kept, closed_by=as_of, last=reach)
+    others = store.inputs.newest(conn, model.features, as_of)
+    newest = features.last_row(tail, kept, model.features, others, model.jump_z)
     if len(newest.ts) == 0:
         needed = features.WARMUP + 1
         return abstain(Reason.TOO_FEW_BARS, f"{len(tail)} bars are stored, {needed} are needed")
+    for each, stands in zip(model.features.inputs, newest.inputs[0].tolist(), strict=True):
+        if stands == features.SHORT:
+            detail = (
+                f"the input {each} has fewer than {features.WARMUP + 1} bars that had closed by {iso(as_of)}"
+            )
+            return abstain(Reason.TOO_FEW_BARS, detail)
+        if stands == features.STALE:
+            assert each.market is not None
+            closed = timeframe(each.timeframe).close_of(others[each.market]["ts"][-1])
+            return abstain(Reason.STALE_BARS, f"the newest bar of the input {each} closed at {iso(closed)}")
+        if stands == features.JUMPED:
+            return abstain(Reason.GAP, f"the input {each} stands on a jump of its price")
+    broken = store.breaks.under(conn, row.id, kept, tail, model.jump_z)
+    if broken is not None:
+        return abstain(Reason.GAP, broken.told)
     x, close = newest.X[0], float(newest.close[0])
     forecast = model.predict(x, float(newest.scale[0]), close)
     signal = Prediction(

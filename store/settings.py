@@ -7,7 +7,7 @@ import os
 import tomllib
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from platformdirs import user_config_path, user_data_path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -22,6 +22,9 @@ from pydantic_settings import (
 import model.bars
 from model.bars import Market
 from model.errors import BadInput
+
+if TYPE_CHECKING:
+    from model.features import Input
 
 # What ccxt calls the parts of a user's account.
 CREDENTIALS = (
@@ -142,11 +145,71 @@ class Sources(Section):
         return self
 
 
+class TrainingInput(Section):
+    """Features of other bars beside a market's own: of another market, or without a symbol of a longer timeframe."""
+
+    symbol: str | None = None
+    timeframe: str
+    features: tuple[str, ...] | None = None  # a choice of their own where nothing is said
+
+    def input(self) -> "Input":
+        """As a training takes it."""
+        # features are built when they are first asked for, which most commands never do
+        from model.features import Input
+
+        named = {} if self.features is None else {"features": self.features}
+        return Input(self.symbol, self.timeframe, **named)
+
+    @model_validator(mode="after")
+    def _is_an_input(self) -> "TrainingInput":
+        # its features are looked at with the others, once a user's own are there
+        try:
+            model.bars.market(self.symbol or "OWN", self.timeframe)
+        except BadInput as error:
+            raise ValueError(str(error)) from error
+        return self
+
+
+class Features(Section):
+    """Features of a user's own."""
+
+    # a Python file; it is run as a part of this program
+    file: Path | None = None
+
+
 class Training(Section):
-    """What a scheduled or asked-for training uses; see model.config.TrainConfig for the rest."""
+    """What a scheduled or asked-for training uses. None stands for what `model.config.TrainConfig` has, which looks at
+    the values too."""
 
     window_bars: int = Field(default=10_000, ge=200)
     horizon_bars: int = Field(default=1, ge=1)
+    # names from `barprop features list`; "default" stands for all that are used where nothing is said
+    features: tuple[str, ...] = ("default",)
+    inputs: tuple[TrainingInput, ...] = ()
+    jump_z: float = Field(
+        default=60.0, gt=0, allow_inf_nan=False
+    )  # robust standard deviations beyond which a move is a break
+    hidden: tuple[int, ...] | None = None
+    activation: str | None = None
+    initialiser: str | None = None
+    normalisation: str | None = None
+    residual: bool | None = None
+    dropout: float | None = None
+    optimiser: str | None = None
+    learning_rate: float | None = None
+    schedule: str | None = None
+    warm_up: float | None = None
+    weight_decay: float | None = None
+    clip_value: float | None = None
+    clip_norm: float | None = None
+    batch_rows: int | None = None
+    epochs: int | None = None
+    patience_epochs: int | None = None
+    half_life_bars: int | None = None
+    dead_zone: float | None = None
+    uniqueness: bool | None = None
+    return_weight: float | None = None
+    calibration: str | None = None
     seed: int = Field(default=0, ge=0)
     blas_threads: int = Field(default=1, ge=1)
 
@@ -176,6 +239,7 @@ class Settings(BaseSettings):
     service: Service = Field(default_factory=Service)
     jobs: Jobs = Field(default_factory=Jobs)
     sources: Sources = Field(default_factory=Sources)
+    features: Features = Field(default_factory=Features)
     training: Training = Field(default_factory=Training)
     backtest: Backtest = Field(default_factory=Backtest)
     log: Log = Field(default_factory=Log)

@@ -88,7 +88,9 @@ def test_cutting_the_end_of_the_range_changes_no_earlier_row(cut: int) -> None:
 
 def test_corrupting_the_future_changes_no_earlier_row() -> None:
     at = len(BARS) - 80
-    future = BARS[at:].with_columns(pl.col(name) * 1.05 for name in ("open", "high", "low", "close", "volume"))
+    future = BARS[at:].with_columns(
+        pl.col(name) * 1.05 for name in ("open", "high", "low", "close", "volume")
+    )
     _, clean = walked(BARS)
     _, corrupt = walked(pl.concat([BARS[:at], future]))
     last_clean = int(

@@ -41,6 +41,13 @@ def unscaled_feature(p: Patient, rng: Rng) -> Patient:
     return replace(p, X=X)
 
 
+def tiny_feature(p: Patient, rng: Rng) -> Patient:
+    x = p.x.copy()
+    place = rng.integers(x.shape[1])
+    x[:, place] *= rng.choice([1e-7, 1e-9]) / x[:, place].std()
+    return _with_features(p, x)
+
+
 def shifted_feature(p: Patient, rng: Rng) -> Patient:
     X = p.X.copy()
     X[:, rng.integers(X.shape[1])] += rng.choice([-20, 3])
@@ -79,6 +86,7 @@ FAULTS: dict[str, Fault] = {
     "constant feature": fault(constant_feature),
     "leaked label": fault(leaked_label),
     "unscaled feature": fault(unscaled_feature),
+    "feature too small to be scaled": fault(tiny_feature),
     "feature off its mean": fault(shifted_feature),
     "one-class labels": fault(one_class),
     "shuffled labels": fault(shuffled_labels),

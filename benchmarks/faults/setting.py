@@ -11,6 +11,7 @@ from model.config import TrainConfig
 from model.doctor import Patient
 from model.network.activations import Array
 from model.network.layers import Dense
+from model.network.optimisers import OPTIMISERS
 from model.network.wires import Part
 
 
@@ -52,6 +53,19 @@ def _named(part: Dense, **given: Any) -> HurtDense:
 FAULTS: dict[str, Fault] = {
     "learning rate x1000": fault(configured(lambda c, rng: {"learning_rate": c.learning_rate * 1000})),
     "learning rate /1000": fault(configured(lambda c, rng: {"learning_rate": c.learning_rate / 1000})),
+    "gradient clipped to nothing": fault(
+        configured(
+            lambda c, rng: {
+                ("clip_value", "clip_norm")[int(rng.integers(2))]: float(rng.choice([1e-12, 1e-15]))
+            }
+        ),
+        # lion steps by signs alone, and a small gradient has them too
+        optimiser=tuple(name for name in OPTIMISERS if name != "lion"),
+    ),
+    "only the newest rows count": fault(configured(lambda c, rng: {"half_life": int(rng.integers(1, 30))})),
+    "a single unit normalised over itself": fault(
+        lambda p, rng: p, hidden=((1,), (16, 1), (32, 1, 16)), normalisation=("layer",)
+    ),
     "initial weights too large": fault(
         dense(lambda part, rng: _named(part, scale=part.scale * rng.choice([20, 100]))),
     ),

@@ -5,18 +5,39 @@ import statistics
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from benchmarks.sides.work import DECAY, RATE, RETURN_WEIGHT, Epoch, Work
-from model import epochs
+from model import epochs, health
 from model.config import TrainConfig
 from model.network import losses, network
-from model.network.network import Network
+from model.network.network import Network, Tape
 from model.training import side_by_side
 
 
-def ours(given: Work) -> Epoch:
+class Blind:
+    """Stands in for health's watch, and sees nothing: what is saved by it is what health costs."""
+
+    def __init__(self, network: Network, tape: Tape, gradients: NDArray[np.floating]) -> None:
+        self._members = network.members
+
+    def begin(self, steps: int) -> None:
+        """Nothing."""
+
+    def wants(self, step: int) -> bool:
+        """Never."""
+        return False
+
+    def rows(self) -> tuple[tuple[()], ...]:
+        """None of any member."""
+        return ((),) * self._members
+
+
+def ours(given: Work, watched: bool = True) -> Epoch:
     """The product's own loop, health and the copy of each epoch's weights included; members in its own blocks."""
+    if not watched:
+        health.Watch = Blind  # type: ignore[misc, assignment]  # in a process that does nothing else
     shape = given.shape
     config = TrainConfig(
         hidden=shape.hidden, dropout=0, learning_rate=RATE, schedule="constant", weight_decay=DECAY,
@@ -52,7 +73,7 @@ def started(given: Work) -> Network:
 
 
 def passes(given: Work, kind: str) -> Epoch:
-    """On one batch, again and again: the loss, all gradients by backpropagation, or one of them by differences."""
+    """On one batch, again and again: a forward pass, the loss, all gradients by backpropagation, or one of them by differences."""
     nets, shape = started(given), given.shape
     tape = network.bind(nets, shape.batch, np.empty_like(nets.parameters), given.rngs)
     assert tape.d_outputs is not None
@@ -66,21 +87,22 @@ def passes(given: Work, kind: str) -> Epoch:
         tape.d_outputs,
     )
 
-    def forward() -> None:
+    def loss() -> None:
         tape.forward()
         loss_of()
 
     def gradients() -> None:
-        forward()
+        loss()
         tape.backward()
 
     def difference() -> None:
         for step in (1e-3, -2e-3):
             nets.parameters[0, 0] += step
-            forward()
+            loss()
         nets.parameters[0, 0] += 1e-3
 
-    call = {"forward": forward, "gradients": gradients, "difference": difference}[kind]
+    calls = {"forward": tape.forward, "loss": loss, "gradients": gradients, "difference": difference}
+    call = calls[kind]
 
     def epoch() -> float:
         for _ in range(shape.batches):

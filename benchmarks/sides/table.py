@@ -22,7 +22,8 @@ class Side:
 
 
 OURS, PRODUCTS, SQUARES = "ours", "NumPy, same products", f"NumPy, {SQUARE} square"
-FORWARD, GRADIENTS, DIFFERENCE = "one loss", "all gradients", "one gradient by differences"
+FORWARD, LOSS, GRADIENTS = "one forward pass", "one loss", "all gradients"
+DIFFERENCE, BLIND = "one gradient by differences", "ours, gradients not watched"
 EAGER = ("PyTorch foreach", "PyTorch fused")
 COMPILED = "PyTorch compiled"
 SIDES: dict[str, Side] = {
@@ -35,7 +36,9 @@ SIDES: dict[str, Side] = {
     "scikit-learn, one head": Side(scikit_learn, "sklearn", several=False, quick=False),
     PRODUCTS: Side(products, several=False, shapes=("L",)),
     SQUARES: Side(square, several=False, shapes=("L",)),
+    BLIND: Side(partial(ours, watched=False), several=False),
     FORWARD: Side(partial(passes, kind="forward"), several=False),
+    LOSS: Side(partial(passes, kind="loss"), several=False),
     GRADIENTS: Side(partial(passes, kind="gradients"), several=False),
     DIFFERENCE: Side(partial(passes, kind="difference"), several=False),
 }

@@ -14,7 +14,8 @@ from model.features import FEATURES
 LEAK_AUC = 0.95
 # Standardised on the rows themselves: mean 0 and deviation 1, but for rounding and rows cut off at either end.
 MEAN_WITHIN, SPREAD_WITHIN = 0.5, 2.0
-STILL = 1e-6  # what deviates less is left as it is by the scaler too
+# A feature is made to be of the size of 1, so what deviates less than this is constant but for its rounding.
+ROUNDING = 1e-10
 # A judge without weights to train: ridge regression on so many random units (Rahimi & Recht 2008), which judges each of
 # so many blocks of adjacent rows by what it learned from the others.
 UNITS, RIDGE, BLOCKS = 256, 0.3, 4
@@ -75,7 +76,7 @@ def standardised(patient: Patient) -> tuple[bool, str]:
     """Mean 0 and deviation 1 in every column that moves."""
     X = patient.X.astype(np.float64)
     mean, spread = X.mean(axis=0), X.std(axis=0)
-    moves = patient.x.std(axis=0, dtype=np.float64) > STILL
+    moves = patient.x.std(axis=0, dtype=np.float64) > ROUNDING
     off = moves & ((np.abs(mean) > MEAN_WITHIN) | (spread > SPREAD_WITHIN) | (spread < 1 / SPREAD_WITHIN))
     worst = int(np.argmax(np.where(moves, np.abs(mean) + np.abs(np.log(np.maximum(spread, 1e-9))), -1)))
     return not off.any(), (

@@ -12,7 +12,8 @@ from model.config import TrainConfig
 from model.doctor import plain
 from model.network.layers import Conv1d, Dense
 from model.network.losses import Head
-from model.network.network import Architecture, Network, initialise
+from model.network.network import Architecture, Layer, Network, initialise
+from model.network.normalisation import LayerNorm
 from model.network.optimisers import OPTIMISERS, Optimiser
 
 Float32 = NDArray[np.float32]
@@ -38,6 +39,17 @@ class Patient:
     def targets(self) -> tuple[Float32, Float32]:
         """The heads' targets."""
         return self.up, self.target
+
+    @property
+    def zeroed(self) -> tuple[Layer, ...]:
+        """Layer normalisations over a single unit, which is its own mean: zero comes out whatever goes in, and no
+        gradient goes back."""
+        return tuple(
+            layer
+            for layer in self.architecture.layers
+            if isinstance(layer.part, LayerNorm)
+            and layer.part.parameters(1) == layer.share.stop - layer.share.start
+        )
 
     def start(self, dtype: Any = np.float32) -> Network:
         """The network that its training starts from, always the same one."""

@@ -6,11 +6,16 @@ from itertools import repeat
 
 import numpy as np
 
-from model import epochs, health, range_test
-from model.doctor.patient import Patient, Rule
+from model import epochs, health, range_test, weights
+from model.doctor.patient import Float32, Patient, Rule
 from model.network import losses, network
+from model.network.activations import Array
+from model.network.losses import Head
 
-# In nats: outputs start small, so a fresh network knows nothing and says so.
+# Rows by how much each counts, or so large a share of them all: the weights of fewer learn noise. The doctor asks for
+# as many before it judges whether labels can be told.
+COUNTED, COUNTED_SHARE = 200, 0.5
+# By head, in nats for up: outputs start small, so a fresh network knows nothing and says so.
 FIRST_LOSS_WITHIN = 0.1
 ROWS = 1000
 # The spread of a hidden layer's units over rows, of features whose spread is 1. Initialisers are made to keep it
@@ -31,20 +36,49 @@ RATES = (1e-3, 1e-2, 1e-1, 1.0)
 EPOCHS, NEWEST = 3 + health.LATER_EPOCHS, 2000
 
 
+def rows_count(patient: Patient) -> tuple[bool, str]:
+    """Of those that weights learn from, as many rows as (Σ w)² / Σ w² says of their own weights (Kish 1965)."""
+    c = patient.config
+    rows = min(len(patient.x), c.window)
+    target = patient.target[-rows:][: round(rows * (1 - c.stop_fraction - c.held_fraction))]
+    w = weights.recency(len(target), c.half_life).astype(np.float64) * (np.abs(target) >= c.dead_zone)
+    counted = float(w.sum() ** 2 / max(float(w @ w), 1e-300))
+    needed = min(COUNTED, COUNTED_SHARE * len(target))
+    return counted >= needed, (
+        f"of {len(target)} rows about {counted:.0f} count for up, by their age and by the size of their move; "
+        f"{needed:.0f} have to"
+    )
+
+
+def nothing_zeroed(patient: Patient) -> tuple[bool, str]:
+    """No layer normalisation reads a single unit."""
+    zeroed = len(patient.zeroed)
+    return not zeroed, (
+        f"{zeroed or 'no'} layer normalisation over a single unit, which would be zero whatever it reads"
+    )
+
+
 def first_loss(patient: Patient) -> tuple[bool, str]:
-    """Before any training the loss is that of knowing nothing: outputs of zero, and ln 2 for up."""
+    """Before any training the loss of each head that counts is that of knowing nothing: outputs of zero, ln 2 for up."""
     p = patient.rows(ROWS)
     outputs = network.forward(p.start(), p.X)
-    targets = [target[None].astype(np.float32) for target in p.targets]
-    weight = np.ones(targets[0].shape, np.float32)
-    found, nothing = (
-        float(losses.bind(p.heads, given, targets, weight, np.empty_like(given))()[0])
-        for given in (outputs, np.zeros_like(outputs))
+    said, within, column = [], True, 0
+    for head, target in zip(p.heads, p.targets, strict=True):
+        given, column = outputs[..., column : column + head.loss.outputs], column + head.loss.outputs
+        found, nothing = (_alone(head, answers, target) for answers in (given, np.zeros_like(given)))
+        if head.weight:
+            said.append(f"{found:.4f} for {head.name}, where knowing nothing costs {nothing:.4f}")
+            within &= abs(found - nothing) <= FIRST_LOSS_WITHIN
+    return within, f"before any training the loss is {'; '.join(said)} (ln 2 = {math.log(2):.4f} for up)"
+
+
+def _alone(head: Head, outputs: Array, target: Float32) -> float:
+    """The mean loss of one head, whatever its weight beside others."""
+    row = np.asarray(target[None], np.float32)
+    bound = losses.bind(
+        (replace(head, weight=1.0),), outputs, [row], np.ones_like(row), np.empty_like(outputs)
     )
-    return abs(found - nothing) <= FIRST_LOSS_WITHIN, (
-        f"before any training the loss is {found:.4f}; knowing nothing costs {nothing:.4f}, "
-        f"of which ln 2 = {math.log(2):.4f} for up"
-    )
+    return float(bound()[0])
 
 
 def units_live(patient: Patient) -> tuple[bool, str]:
@@ -55,7 +89,7 @@ def units_live(patient: Patient) -> tuple[bool, str]:
     tape.forward()
     said = []
     for number, gate in enumerate(tape.gates, 1):
-        flat = gate.activation.flat(gate.z, gate.a)[0]
+        flat = gate.activation.is_flat(gate.z, gate.a)[0]
         share = float(flat.all(axis=0).mean() if gate.activation.flat_means == "dead" else flat.mean())
         spread = float(np.sqrt(np.square(gate.a[0].astype(np.float64).std(axis=0)).mean()))
         if not (share <= SHUT and SPREADS[0] <= spread <= SPREADS[1]):
@@ -71,7 +105,13 @@ def rate_in_range(patient: Patient) -> tuple[bool, str]:
     """The learning rate lies in the span that a range test finds useful."""
     p = patient.rows(patient.config.batch).steady()
     found = range_test.range_test(
-        p.start(), p.X, p.targets, p.heads, p.optimiser, clip_norm=p.config.clip_norm
+        p.start(),
+        p.X,
+        p.targets,
+        p.heads,
+        p.optimiser,
+        clip_value=p.config.clip_value,
+        clip_norm=p.config.clip_norm,
     )
     low, high, rate = found.low or math.inf, found.high or math.inf, p.config.learning_rate
     return low / BELOW <= rate <= high, (
@@ -129,6 +169,15 @@ def short_training(patient: Patient) -> tuple[bool, str]:
 
 
 RULES: dict[str, Rule] = {
+    "enough rows count": Rule(
+        rows_count,
+        "Take a longer half-life, a smaller dead zone or more rows: so few are learned by heart, and nothing else is.",
+    ),
+    "no layer is normalised away": Rule(
+        nothing_zeroed,
+        "Give that layer more units, or take batch normalisation or none: one unit is its own mean, so that layer "
+        "normalisation always makes zero of it, and nothing before it learns.",
+    ),
     "the first loss is that of knowing nothing": Rule(
         first_loss,
         "Outputs should start near zero: look at the scale of initial weights, and at how many layers it is multiplied in.",
@@ -139,7 +188,8 @@ RULES: dict[str, Rule] = {
     ),
     "the learning rate is useful": Rule(
         rate_in_range,
-        "Take a learning rate between the two of the evidence, nearer to the upper one.",
+        "Take a learning rate between the two of the evidence, nearer to the upper one. Where none of use is left, let "
+        "clip_value and clip_norm leave more of the gradient.",
     ),
     "weight decay leaves weights": Rule(
         decay_leaves_weights,

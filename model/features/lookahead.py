@@ -4,7 +4,7 @@ Each feature is computed in its frames, as training and serving do it, once on t
 once with everything from a cut on taken away or corrupted. What was known before the cut must stay, to the bit.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
@@ -13,10 +13,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from model.bars import PRICES, Bars, Timeframe
+from model.bars import PRICES, Bars, Timeframe, iso
 from model.errors import BadBars, BadInput
+from model.features.columns import SCALE_NEEDS, WARMUP, Feature
 from model.features.frames import BLOCK, compute, edges
-from model.features.table import SCALE_NEEDS, WARMUP, Feature
 
 # What dataset and serving read beside the features stands trial with them.
 _SCALE = Feature("scale", "scale", SCALE_NEEDS, "volatility of one bar's log return", pl.col("volatility"))
@@ -34,6 +34,14 @@ class LookAhead:
     cut: datetime  # open time of the first bar that was taken away or corrupted
     first_moved: datetime  # open time of the earliest bar whose value changed; before `cut`
     kind: str  # what was done to the future: truncated, scaled, shuffled, replaced
+    column: str  # close, volume, high, low, open, or "number or times"
+
+    def line(self) -> str:
+        """In words."""
+        return (
+            f"feature {self.feature!r} looks ahead: its value at {iso(self.first_moved)} moved when the bars from "
+            f"{iso(self.cut)} on were {self.kind}; it looks at their {self.column}"
+        )
 
 
 @dataclass(frozen=True)
@@ -43,6 +51,17 @@ class UnmetNeed:
     feature: str
     needs: int
     ts: datetime
+
+    def line(self) -> str:
+        """In words."""
+        return (
+            f"feature {self.feature!r} needs more than the {self.needs} bars it states, or is not finite: "
+            f"seen at {iso(self.ts)}"
+        )
+
+
+# In which order the columns are asked after: the close is what most features look at.
+ALONE = ("close", "volume", "high", "low", "open")
 
 
 def _truncated(future: Bars, rng: np.random.Generator) -> Bars:
@@ -99,15 +118,34 @@ def check(
         first, end = next(block for block in pairwise(bounds) if block[0] < cut < block[1])
         whole = bars.head(end)
         honest = _values(whole, timeframe, features, first, end)
+        begin = max(0, first - WARMUP)
+
+        def moved_by(
+            other: Bars,
+            first: int = first,
+            past: int = cut - begin,
+            honest: Mapping[str, NDArray[np.float64]] = honest,
+        ) -> dict[str, int]:
+            """Of each feature that `other` bars move before the cut, where in the frame it first does."""
+            values = _values(other, timeframe, features, first, len(other))
+            differs = {
+                name: was[:past].view(np.uint64) != values[name][:past].view(np.uint64)
+                for name, was in honest.items()
+            }
+            return {name: int(moved.argmax()) for name, moved in differs.items() if moved.any()}
+
         for kind, corrupt in _CORRUPTIONS.items():
-            other = pl.concat([whole.head(cut), corrupt(whole.slice(cut), rng)])
-            moved = _values(other, timeframe, features, first, len(other))
-            begin = max(0, first - WARMUP)
-            for name, was in honest.items():
-                differs = was[: cut - begin].view(np.uint64) != moved[name][: cut - begin].view(np.uint64)
-                if differs.any():
-                    at = bars["ts"][begin + int(differs.argmax())]
-                    found.append(LookAhead(name, bars["ts"][cut], at, kind))
+            past, future = whole.head(cut), whole.slice(cut)
+            moved = moved_by(pl.concat([past, corrupt(future, rng)]))
+            if moved:
+                changed = _scaled(future, np.random.default_rng(seed))
+                alone = {
+                    column: moved_by(pl.concat([past, future.with_columns(changed[column])]))
+                    for column in (*PRICES, "volume")
+                }
+            for name, place in moved.items():
+                column = next((column for column in ALONE if name in alone[column]), "number or times")
+                found.append(LookAhead(name, bars["ts"][cut], bars["ts"][begin + place], kind, column))
     return tuple(found)
 
 
@@ -155,8 +193,13 @@ def _judgeable(bars: Bars, timeframe: Timeframe, features: Sequence[Feature]) ->
     if len(bars) <= WARMUP + 1:
         raise BadBars(f"{len(bars)} bars are too few to judge features by: {WARMUP + 2} or more are needed")
     for feature in features:
-        try:
-            _values(bars.head(WARMUP + 2), timeframe, [feature], 0, WARMUP + 2)
-        except pl.exceptions.PolarsError as error:
-            reason = str(error).splitlines()[0]
-            raise BadInput(f"feature {feature.name!r} cannot be computed: {reason}") from error
+        computable(bars, timeframe, feature)
+
+
+def computable(bars: Bars, timeframe: Timeframe, feature: Feature) -> None:
+    """Raises BadInput naming the feature that Polars cannot compute on these bars, one number for each."""
+    try:
+        _values(bars.head(WARMUP + 2), timeframe, [feature], 0, WARMUP + 2)
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        reason = str(error).splitlines()[0]
+        raise BadInput(f"feature {feature.name!r} cannot be computed: {reason}") from error

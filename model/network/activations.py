@@ -26,19 +26,34 @@ class Activation:
     zero at first.
 
     `gain` is the factor by which initial weights make up for what the gate takes from the signal's spread
-    (Glorot & Bengio 2010; He et al. 2015). `flat(z, a)` says where the gate passes next to no gradient, and
-    `flat_means` whether such units are called dead (zero on one side) or saturated (at the ends of a range).
+    (Glorot & Bengio 2010; He et al. 2015). It passes next to no gradient at or below the first of `flat` and at or above
+    the second, of `watched`; `flat_means` whether such units are called dead (shut on one side) or saturated (at
+    the ends of a range).
     """
 
     value: Callable[[Array, Array, Array], None]
     slope: Callable[[Array, Array, Slopes, Array], None]
     gain: float
-    flat: Callable[[Array, Array], Bools]
+    flat: tuple[float, float]
     flat_means: str
     keeps_z: bool = False  # the slope needs z, so a must be written elsewhere
     binary: bool = (
         False  # the slope is 0 or 1: the `out` of slope is an array of bool, a quarter of the memory
     )
+
+    def watched(self, z: Array, a: Array) -> Array:
+        """What `flat` is about: a, or z where the gate keeps it."""
+        return z if self.keeps_z else a
+
+    def is_flat(self, z: Array, a: Array) -> Bools:
+        """Where it passes next to no gradient."""
+        low, high = self.flat
+        seen = self.watched(z, a)
+        found: Bools = (seen <= low) | (seen >= high)
+        return found
+
+
+INF = float("inf")
 
 
 def sigmoid(z: Array) -> Array:
@@ -188,40 +203,26 @@ def _gelu_slope(z: Array, a: Array, out: Slopes, scratch: Array) -> None:
     np.multiply(out, 0.5, out=out)
 
 
-def _never(z: Array, a: Array) -> Bools:
-    return np.zeros(a.shape, np.bool_)
-
-
 # Gains without a tradition of their own are 1 / sqrt(E[f(z)²]) of a standard normal z, which keeps the second moment of
 # pre-activations from layer to layer and gives the sqrt(2) of ReLU (He et al. 2015, eq. 7 to 10).
 ACTIVATIONS: dict[str, Activation] = {
     "relu": Activation(
-        _relu, _relu_slope, gain=float(np.sqrt(2)), flat=lambda z, a: a <= 0, flat_means="dead", binary=True
+        _relu, _relu_slope, gain=float(np.sqrt(2)), flat=(0.0, INF), flat_means="dead", binary=True
     ),
-    "tanh": Activation(
-        _tanh, _tanh_slope, gain=5 / 3, flat=lambda z, a: np.abs(a) > 0.99, flat_means="saturated"
-    ),
-    "sigmoid": Activation(
-        _sigmoid, _sigmoid_slope, gain=1.0, flat=lambda z, a: np.abs(a - 0.5) > 0.49, flat_means="saturated"
-    ),
-    "identity": Activation(_identity, _identity_slope, gain=1.0, flat=_never, flat_means="saturated"),
+    "tanh": Activation(_tanh, _tanh_slope, gain=5 / 3, flat=(-0.99, 0.99), flat_means="saturated"),
+    "sigmoid": Activation(_sigmoid, _sigmoid_slope, gain=1.0, flat=(0.01, 0.99), flat_means="saturated"),
+    "identity": Activation(_identity, _identity_slope, gain=1.0, flat=(-INF, INF), flat_means="saturated"),
     "leaky_relu": Activation(
         # the leak is there to bring units back, so none of them is dead
         _leaky_relu,
         _leaky_relu_slope,
         gain=float(np.sqrt(2 / (1 + LEAK**2))),
-        flat=_never,
+        flat=(-INF, INF),
         flat_means="dead",
     ),
-    "elu": Activation(_elu, _elu_slope, gain=1.2452, flat=lambda z, a: a < -0.99, flat_means="saturated"),
-    "softplus": Activation(
-        _softplus, _softplus_slope, gain=1.0419, flat=lambda z, a: a < 0.01, flat_means="dead"
-    ),
+    "elu": Activation(_elu, _elu_slope, gain=1.2452, flat=(-0.99, INF), flat_means="saturated"),
+    "softplus": Activation(_softplus, _softplus_slope, gain=1.0419, flat=(0.01, INF), flat_means="dead"),
     # SiLU and GELU fall and rise again, so a does not tell where z was; beyond these z their slope stays below 0.013
-    "silu": Activation(
-        _silu, _silu_slope, gain=1.6765, flat=lambda z, a: z < -6, flat_means="dead", keeps_z=True
-    ),
-    "gelu": Activation(
-        _gelu, _gelu_slope, gain=1.5336, flat=lambda z, a: z < -3, flat_means="dead", keeps_z=True
-    ),
+    "silu": Activation(_silu, _silu_slope, gain=1.6765, flat=(-6.0, INF), flat_means="dead", keeps_z=True),
+    "gelu": Activation(_gelu, _gelu_slope, gain=1.5336, flat=(-3.0, INF), flat_means="dead", keeps_z=True),
 }

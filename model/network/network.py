@@ -120,6 +120,15 @@ PARTS: dict[str, type[Any]] = {
 }
 
 
+def leaves(parts: Sequence[Part]) -> Iterator[Part]:
+    """The parts in the order of the forward pass, those within residual connections in their place."""
+    for part in parts:
+        if isinstance(part, Residual):
+            yield from leaves(part.parts)
+        else:
+            yield part
+
+
 @dataclass(frozen=True)
 class Layer:
     """A part that learns: its name, and its share of the flat parameters of a member."""

@@ -41,6 +41,7 @@ def backtest(
     given = {"window": window, "refit_every": refit_every, "last": last}
     params = {name: value for name, value in given.items() if value is not None}
     with opening.database() as (settings, engine):
+        opening.features(settings)
         result = running.run(engine, settings, "backtest", market, params, wait)
     if as_json:
         output.document(result)
@@ -54,6 +55,11 @@ def show(result: dict[str, Any]) -> None:
     output.line(
         f"{market}: {result['rows']} bars judged, {result['first_judged']} to {result['last_judged']}"
     )
+    if left_out := result["breaks"]["rows_left_out"]:
+        output.line(
+            f"{left_out} bars left out: {result['breaks']['gaps']} gaps and {result['breaks']['jumps']} jumps in the "
+            f"bars (barprop markets breaks {market})"
+        )
     trading = dict(result["trading"])
     costs = trading.pop("costs", None)
     for what, columns in (("scores", result["scores"]), ("trading", trading)):

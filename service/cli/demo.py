@@ -74,6 +74,7 @@ def demo(
     place = _fresh(folder)
     url = f"sqlite:///{place / 'demo.db'}"
     with opening.database(database={"url": url}) as (settings, engine):
+        opening.features(settings)
         if not as_json:
             output.note(f"preparing in {place}")
         with output.progress("preparing the demo") as watch:

@@ -32,7 +32,9 @@ def doctor(symbol: AnySymbol = None, timeframe: AnyTimeframe = None, as_json: As
     from model import doctor as examination
 
     if market is None:
-        config = retrain.config_of(opening.settings(), {})
+        settings = opening.settings()
+        opening.features(settings)
+        config = retrain.config_of(settings, {})
         patient = examination.admit(*examination.synthetic(config.seed), config)
     else:
         data, config = _newest(market)
@@ -65,18 +67,21 @@ def _newest(market: Market) -> tuple[Dataset, TrainConfig]:
     import store.bars
     import store.clock
     import store.database
+    import store.inputs
     import store.markets
     from jobs import retrain
     from model import dataset, features
     from model.errors import BadBars
 
     with opening.database() as (settings, engine):
+        opening.features(settings)
         config = retrain.config_of(settings, {})
         kept = model.bars.timeframe(market.timeframe)
         with store.database.read(engine) as conn:
             row = store.markets.need(conn, market)
             last = dataset.bars_for(config, kept, config.window)
             bars = store.bars.read(conn, row.id, kept, closed_by=store.clock.now(engine), last=last)
+            others = store.inputs.beside(conn, config.feature_set, bars, kept)
     if len(bars) <= features.WARMUP + config.horizon:
         raise BadBars(f"{len(bars)} bars of {market} are too few to examine: ingest more")
-    return dataset.from_bars(bars, kept, config, config.window), config
+    return dataset.from_bars(bars, kept, config, config.window, others), config

@@ -1,7 +1,7 @@
 """`barprop features`: what a network sees of a bar, and the proof that none of it comes from the future."""
 
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -20,19 +20,46 @@ def list_features(as_json: AsJson = False) -> None:
     \b
     barprop features list
     """
-    from model.features import DEFAULT, FEATURES
-
-    used = set(DEFAULT.names)
-    items = [
-        {"name": f.name, "group": f.group, "needs": f.needs, "about": f.about, "default": f.name in used}
-        for f in FEATURES.values()
-    ]
+    opening.features(opening.settings())
+    items = _items()
     if as_json:
         output.document({"items": items, "next": None})
         return
     output.table(
         ["name", "group", "needs", "about"], [[i["name"], i["group"], i["needs"], i["about"]] for i in items]
     )
+
+
+@app.command()
+def show(
+    name: Annotated[str, typer.Argument(help="The feature's name.", show_default=False)],
+    as_json: AsJson = False,
+) -> None:
+    """Show one feature: what it is, who uses it, and its expression.
+
+    \b
+    barprop features show rsi_14
+    """
+    settings = opening.settings()
+    opening.features(settings)
+
+    import store.features
+    from model.errors import NotFound
+    from model.features import FEATURES, FeatureSet
+
+    item: dict[str, Any] | None = next((item for item in _items() if item["name"] == name), None)
+    if item is None:
+        raise NotFound(f"no feature {name!r}: `barprop features list` shows those there are")
+    content = {
+        **item,
+        "trained_on": name in store.features.chosen(settings),
+        "sha256": FeatureSet((name,)).sha256,
+        "expression": str(FEATURES[name].expr),
+    }
+    if as_json:
+        output.document(content)
+    else:
+        output.facts(content)
 
 
 @app.command()
@@ -48,8 +75,11 @@ def check(
     \b
     barprop features check                  (on bars that ship with the program)
     barprop features check ETHUSDT 1h --cuts 100
+
+    The features of the file that the setting features.file names are checked with the others, proven or not.
     """
     market = options.any_market(symbol, timeframe)
+    opening.features(opening.settings(), prove=False)
 
     import model.bars
     import model.features
@@ -83,7 +113,12 @@ def check(
                 "features": len(every),
                 "cuts": cuts,
                 "look_ahead": [
-                    {"feature": one.feature, "first_moved": iso(one.first_moved), "cut": iso(one.cut)}
+                    {
+                        "feature": one.feature,
+                        "column": one.column,
+                        "first_moved": iso(one.first_moved),
+                        "cut": iso(one.cut),
+                    }
                     for one in looking.values()
                 ],
                 "unmet_needs": [
@@ -93,13 +128,8 @@ def check(
             }
         )
     else:
-        for one in looking.values():
-            moved, cut = iso(one.first_moved), iso(one.cut)
-            output.line(f"{one.feature} looks ahead: its value at {moved} depends on bars from {cut} on")
-        for other in lacking.values():
-            output.line(
-                f"{other.feature} needs more than the {other.needs} bars it states: seen at {iso(other.ts)}"
-            )
+        for line in [one.line() for one in looking.values()] + [one.line() for one in lacking.values()]:
+            output.line(line)
         if not looking and not lacking:
             output.line(
                 f"none of {len(every)} features looks ahead, or at more bars than it states: "
@@ -107,3 +137,21 @@ def check(
             )
     if looking or lacking:
         raise typer.Exit(1)
+
+
+def _items() -> list[dict[str, Any]]:
+    """Every feature as a list has it."""
+    from model.features import DEFAULT, FEATURES, user
+
+    used, own = set(DEFAULT.names), {feature.name for feature in user.registered()}
+    return [
+        {
+            "name": f.name,
+            "group": f.group,
+            "needs": f.needs,
+            "about": f.about,
+            "default": f.name in used,
+            "own": f.name in own,
+        }
+        for f in FEATURES.values()
+    ]

@@ -1,13 +1,15 @@
-"""`barprop markets`: which markets there are, and which of them rest."""
+"""`barprop markets`: which markets there are, which of them rest, and where their bars break off."""
 
+import math
 from dataclasses import asdict
+from typing import Any
 
 import typer
 
 from service.cli import opening, options, output
 from service.cli.options import AsJson, Symbol, Timeframe
 
-app = typer.Typer(name="markets", help="List markets; pause and resume them.")
+app = typer.Typer(name="markets", help="List markets; pause and resume them; list gaps and jumps.")
 
 
 @app.command("list")
@@ -54,6 +56,40 @@ def resume(symbol: Symbol, timeframe: Timeframe, as_json: AsJson = False) -> Non
     barprop markets resume ETHUSDT 1h
     """
     _set_paused(symbol, timeframe, False, as_json)
+
+
+@app.command()
+def breaks(symbol: Symbol, timeframe: Timeframe, as_json: AsJson = False) -> None:
+    """List a market's gaps and jumps, newest first.
+
+    \b
+    barprop markets breaks ETHUSDT 1h
+
+    Rows that stand on one are not learned from and not judged, and the market abstains with `gap`. They are found in
+    the bars each time; a corrected bar is a jump no more.
+    """
+    import store.breaks
+    import store.database
+    import store.markets
+
+    market = options.market(symbol, timeframe)
+    with opening.database() as (settings, engine), store.database.read(engine) as conn:
+        row = store.markets.need(conn, market)
+        found = store.breaks.document(conn, row, settings.training.jump_z)
+    if as_json:
+        output.document(found)
+        return
+    output.table(
+        ["kind", "first bar after it", "size"],
+        [[item["kind"], item["ts"], _size(item)] for item in found["items"]],
+        empty=f"{market}: no gap and no jump",
+    )
+
+
+def _size(item: dict[str, Any]) -> str:
+    if item["kind"] == "gap":
+        return f"{item['size']:.0f} missing"
+    return f"{math.expm1(item['size']):+.1%}"
 
 
 def _set_paused(symbol: str, timeframe: str, paused: bool, as_json: bool) -> None:

@@ -27,6 +27,13 @@ def settings(**flags: dict[str, Any]) -> Settings:
     return loaded
 
 
+def features(settings: Settings, prove: bool = True) -> None:
+    """Makes the user's own features usable, once they are proven; for commands that compute any."""
+    import store.features
+
+    store.features.register(settings, prove)
+
+
 @contextmanager
 def database(**flags: dict[str, Any]) -> Iterator[tuple[Settings, Engine]]:
     """The settings and an engine whose schema is ready, closed when the block is left.

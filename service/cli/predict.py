@@ -43,6 +43,7 @@ def predict(
     import store.predictions
 
     with opening.database() as (settings, engine):
+        opening.features(settings)
         now, stale_after = store.clock.now(engine), settings.service.stale_after_timeframes
         if moment is None and version is None:
             answer = store.predictions.answer(engine, market, now, {}, stale_after)

@@ -39,6 +39,7 @@ def train(
     if seed is not None:
         params["seed"] = seed
     with opening.database() as (settings, engine):
+        opening.features(settings)
         result = running.run(engine, settings, "retrain", market, params, wait)
     if as_json:
         output.document(result)

@@ -150,7 +150,8 @@ def export(
     import store.database
     import store.versions
 
-    with opening.database() as (_, engine), store.database.read(engine) as conn:
+    with opening.database() as (settings, engine), store.database.read(engine) as conn:
+        opening.features(settings)
         found = store.versions.get(conn, version)
         predictor = model.predictor.from_artifact(store.versions.packed(conn, version))
     about = {

@@ -4,28 +4,33 @@ import io
 from datetime import timedelta
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 
 import jobs.backtest
 import store.backtests
+import store.bars
 import store.database
 import store.jobs
+import store.markets
 from jobs import executors
 from model import features
+from model.bars import Market
+from model.breaks import AFTER_JUMP
 from model.errors import TrainingFailed
 from store.database import Engine
-from store.settings import load
+from store.settings import Settings, load
 from tests import real_bars
 from tests.jobs.test_retrain import BARS, HOUR, NOW, ingest
 
 SETTINGS = load(training={"window_bars": 600}, backtest={"refit_every_bars": 150})
 
 
-def backtest(engine: Engine, market_id: int, **params: Any) -> dict[str, Any]:
+def backtest(engine: Engine, market_id: int, settings: Settings = SETTINGS, **params: Any) -> dict[str, Any]:
     job = store.jobs.start(engine, "backtest", market_id, params, "test", NOW, timedelta(minutes=5))
     return executors.finish(
-        engine, job, jobs.backtest.run(engine, job, SETTINGS, lambda: NOW, lambda share: None)
+        engine, job, jobs.backtest.run(engine, job, settings, lambda: NOW, lambda share: None)
     )
 
 
@@ -66,6 +71,56 @@ def test_buy_and_hold_is_bought_at_the_next_open_and_sold_at_the_last_close(engi
     expected = closed / opened - 1
     assert said["trading"]["buy_and_hold"]["net_return"] == pytest.approx(expected, abs=4 * cost / 10_000)
     assert said["trading"]["buy_and_hold"]["trades"] == 2
+
+
+def test_a_planted_wrong_unit_earns_nothing_and_changes_nothing_but_the_masked_rows(engine: Engine) -> None:
+    """Against the same market without it, traded by hand, bar by bar, and out of it where rows were left out."""
+    cheap = load(backtest={"fee_bps": 0.4, "slippage_bps": 0.1})
+    wrong = 850
+    place = pl.when(pl.int_range(pl.len()) == wrong).then(7.0).otherwise(1.0)
+    planted = BARS.with_columns(pl.col(name) * place for name in ("open", "high", "low", "close"))
+    said, rows = {}, {}
+    for symbol, bars in (("PLAIN", BARS), ("PLANTED", planted)):
+        market = Market(symbol, "1h")
+        store.bars.add(engine, market, bars, NOW)
+        with store.database.read(engine) as conn:
+            market_id = store.markets.need(conn, market).id
+        # one training, before the planted bar
+        said[symbol] = backtest(engine, market_id, cheap, window=500, refit_every=10_000)
+        with store.database.read(engine) as conn:
+            of_it = "SELECT predictions FROM backtests WHERE market_id = ?"
+            blob = conn.exec_driver_sql(of_it, (market_id,)).scalar_one()
+        rows[symbol] = pl.read_parquet(io.BytesIO(bytes(blob)))
+    left_out = 1 + 1 + AFTER_JUMP  # the bar before, itself, and those whose features see it or the way back
+    assert said["PLAIN"]["breaks"] == {"gaps": 0, "jumps": 0, "rows_left_out": 0}
+    assert said["PLANTED"]["breaks"] == {"gaps": 0, "jumps": 2, "rows_left_out": left_out}
+    both = rows["PLAIN"].join(rows["PLANTED"], on="as_of", how="inner", maintain_order="left")
+    assert len(both) == len(rows["PLANTED"]) == len(rows["PLAIN"]) - left_out
+    for column in ("p_up", "expected_return", "price", "low", "high", "close", "log_return"):
+        assert both[f"{column}_right"].to_numpy() == pytest.approx(both[column].to_numpy(), rel=1e-4)
+
+    expected = dict(both.select("as_of", "expected_return_right").iter_rows())
+    costs = cheap.backtest
+    each_way = (costs.fee_bps + costs.slippage_bps) / 10_000
+    first = BARS["ts"].search_sorted(rows["PLAIN"]["as_of"][0] - HOUR.length)
+    last = BARS["ts"].search_sorted(rows["PLAIN"]["as_of"][-1] - HOUR.length)
+    assert first < wrong - 50
+    capital, hold, held = 1.0, 1.0, 0.0
+    for i in range(first, last + 1):
+        opened = BARS["open"][i + 1]
+        change = (BARS["open"][i + 2] if i < last else BARS["close"][i + 1]) / opened - 1
+        if {i + 1, i + 2} & {wrong, wrong + 1}:
+            change = 0.0  # from, to or within a bar into which the price jumped
+        e = expected.get(HOUR.close_of(BARS["ts"][i]), 0.0)
+        position = float(np.sign(e)) if abs(e) > 2 * each_way or np.sign(e) == held else 0.0
+        cost = abs(position - held) * each_way + (abs(position) * each_way if i == last else 0.0)
+        capital *= 1 + position * change - cost
+        hold *= 1 + change - (each_way if i in (first, last) else 0.0)
+        held = position
+    trading = said["PLANTED"]["trading"]
+    assert trading["strategy"]["net_return"] == pytest.approx(capital - 1, rel=1e-6)
+    assert trading["buy_and_hold"]["net_return"] == pytest.approx(hold - 1, rel=1e-6)
+    assert trading["strategy"]["trades"] >= 4
 
 
 def test_no_room_to_judge_is_said_with_the_numbers(engine: Engine) -> None:

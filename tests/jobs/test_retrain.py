@@ -1,6 +1,7 @@
 """Retraining: what it leaves in the database, and that what it refuses or never finished leaves nothing."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -17,7 +18,7 @@ import store.runs
 import store.versions
 from jobs import executors
 from model import artifact, bars, training
-from model.errors import Busy, TrainingFailed
+from model.errors import BadArtifact, Busy, TrainingFailed
 from store.database import Engine
 from store.settings import load
 from tests.model import synthetic
@@ -161,6 +162,30 @@ def test_a_warm_start_names_its_parent_and_a_cold_one_has_none(engine: Engine) -
 def test_a_warm_start_without_a_champion_says_so(engine: Engine) -> None:
     with pytest.raises(TrainingFailed, match="has none"):
         retrain(engine, ingest(engine), warm=True)
+
+
+def test_a_warm_start_from_a_damaged_champion_says_so(engine: Engine) -> None:
+    market_id = ingest(engine)
+    first = retrain(engine, market_id)["version"]
+    with store.database.write(engine) as conn:
+        conn.exec_driver_sql("UPDATE versions SET weights = zeroblob(8) WHERE id = ?", (first,))
+    with pytest.raises(BadArtifact):
+        retrain(engine, market_id, warm=True)
+
+
+def test_a_candidate_that_answers_the_same_whatever_it_is_asked_is_never_champion(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = jobs.retrain.config_of
+    monkeypatch.setattr(
+        jobs.retrain, "config_of", lambda *given: replace(usual(*given), initialiser="zero")
+    )
+    market_id = ingest(engine)
+    result = retrain(engine, market_id)
+    assert result["outcome"] == "rejected"
+    assert "the same whatever it is asked" in result["reason"]
+    with store.database.read(engine) as conn:
+        assert store.versions.champion(conn, market_id) is None
 
 
 def test_a_champion_whose_weights_are_damaged_is_replaced(engine: Engine) -> None:

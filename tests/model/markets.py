@@ -54,3 +54,15 @@ def days_of_summer_time(n: int) -> pl.DataFrame:
     return daily.with_columns(
         ts=pl.when(summer).then(pl.col("ts") - timedelta(hours=1)).otherwise(pl.col("ts"))
     )
+
+
+MARKETS = {
+    "plain": bars(1600, seed=1),
+    "gaps": bars(1600, seed=2, skip=0.3),
+    "weekends": bars(1600, seed=3, weekends=False),
+    "flat": bars(1600, seed=4, flat=0.5),
+    "no_volume": bars(1200, seed=5).with_columns(volume=pl.lit(0.0)),
+    "satoshis": bars(1200, seed=6, unit=3e-8, volume=1e12, flat=0.2),
+    "whole_coins_in_dust": bars(1200, seed=7, unit=9e6, volume=1e-6, flat=0.2),
+    "standstill": bars(1200, seed=8, flat=1.1),
+}

@@ -1,10 +1,12 @@
 """What a bar is, when it is known, and which rows are refused."""
 
+from collections import Counter
 from datetime import UTC, datetime, timedelta
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given, settings
@@ -15,7 +17,7 @@ from model.bars import BAR_SCHEMA, Market, Rejection, check, timeframe
 from model.errors import BadBars, BadInput
 from tests.model import synthetic
 
-HOUR = timeframe("1h")
+HOUR, DAY = timeframe("1h"), timeframe("1d")
 START = datetime(2024, 1, 1, tzinfo=UTC)
 LATER = datetime(2025, 1, 1, tzinfo=UTC)
 SOUND = {"ts": START, "open": 10.0, "high": 12.0, "low": 9.0, "close": 11.0, "volume": 5.0}
@@ -252,9 +254,90 @@ def test_gaps_are_steps_longer_than_one_and_a_half_bars() -> None:
     assert bars.gaps(made.head(1), HOUR) == bars.gaps(made.clear(), HOUR) == 0
 
 
-# ---------------------------------------------------------------- staleness
+# ---------------------------------------------------------------- bars that overlap
 
-DAY = timeframe("1d")
+
+def at_minutes(*minutes: int) -> pl.DataFrame:
+    """Bars that opened so many minutes after START."""
+    return frame(*({"ts": START + timedelta(minutes=minute)} for minute in minutes))
+
+
+@pytest.mark.parametrize(
+    ("minutes", "kept"),
+    [
+        ([0, 60, 90, 120], [0, 60, 90, 120]),  # half an hour is not closer than half of one
+        ([0, 60, 91, 120], [0, 60, 120]),
+        ([0, 60, 61, 119, 120, 180], [0, 60, 120, 180]),
+        ([0, 25], []),  # nobody can tell which is right
+        ([0, 25, 240], [0, 240]),
+        ([-180, 0, 25, 205, 300, 320, 400], [-180, 0, 205, 300, 400]),  # 0, 25 and 20: 3, 2 and 1 of them
+        ([0, 60, 70, 80, 100, 110, 120, 200], [0, 60, 120, 200]),  # those in between fall with what is usual
+        ([0, 59, 118, 177], [0, 59, 118, 177]),
+    ],
+)
+def test_of_bars_that_overlap_those_stay_whose_place_is_usual(minutes: list[int], kept: list[int]) -> None:
+    sound, rejected = check(at_minutes(*minutes), HOUR, LATER)
+    assert sound.equals(at_minutes(*kept))
+    gone = sorted(set(minutes) - set(kept))
+    first = [START + timedelta(minutes=minute) for minute in gone[:1]]
+    assert rejected == tuple(Rejection("overlap", len(gone), ts) for ts in first)
+
+
+def test_a_file_of_half_of_the_timeframe_is_refused_as_a_whole_and_not_bar_by_bar() -> None:
+    with pytest.raises(BadBars, match="the usual step between these bars is 0:20:00"):
+        check(at_minutes(*range(0, 400, 20)), HOUR, LATER)
+
+
+def test_days_whose_midnight_moves_do_not_overlap_but_one_at_noon_does() -> None:
+    zone = ZoneInfo("America/New_York")
+    midnights = [datetime(2023, 1, 1, tzinfo=zone) + timedelta(days=day) for day in range(360)]
+    days = frame(*({"ts": midnight.astimezone(UTC)} for midnight in midnights))
+    assert check(days, DAY, LATER)[0].equals(days)
+    noon = frame({"ts": datetime(2023, 7, 1, 12, tzinfo=UTC)})
+    kept, rejected = check(pl.concat([days, noon]), DAY, LATER)
+    assert kept.equals(days)
+    assert rejected == (Rejection("overlap", 1, noon["ts"][0]),)
+
+
+def test_months_do_not_overlap_but_one_in_the_middle_does() -> None:
+    opens = [datetime(year, month, 1, tzinfo=UTC) for year in (2022, 2023) for month in range(1, 13)]
+    months = frame(*({"ts": ts} for ts in opens))
+    for number in range(1, 13):
+        middle = frame({"ts": datetime(2023, number, 13, tzinfo=UTC)})
+        kept, rejected = check(pl.concat([middle, months]), timeframe("1M"), LATER)
+        assert kept.equals(months)
+        assert rejected == (Rejection("overlap", 1, middle["ts"][0]),)
+
+
+@given(minutes=st.lists(st.integers(0, 400), unique=True, max_size=12))
+@settings(deadline=None)
+def test_what_is_kept_does_not_overlap_and_is_not_given_up_without_need(minutes: list[int]) -> None:
+    scattered = at_minutes(*minutes)
+    try:
+        kept, rejected = check(scattered, HOUR, LATER)
+    except BadBars:
+        assert len(minutes) > bars.STEPS_TO_JUDGE_TIMEFRAME
+        return
+    ordered = sorted(minutes)
+    left = [round((ts - START) / timedelta(minutes=1)) for ts in kept["ts"]]
+    assert all(b - a >= 30 for a, b in pairwise(left))
+    assert len(left) + sum(found.rows for found in rejected) == len(minutes)
+    shared = Counter(minute % 60 for minute in minutes)
+    for gone in set(minutes) - set(left):  # each had a neighbour that is no less usual
+        assert any(0 < abs(gone - m) < 30 and shared[m % 60] >= shared[gone % 60] for m in ordered)
+    alone = [m for m in minutes if all(m == n or abs(m - n) >= 30 for n in minutes)]
+    assert set(alone) <= set(left)
+
+
+@given(kept=st.sets(st.integers(0, 40)), ts=st.sets(st.integers(-5, 45), min_size=1))
+def test_what_overlaps_kept_bars_is_told_by_looking_at_each(kept: set[int], ts: set[int]) -> None:
+    quarter = timedelta(minutes=15) // timedelta(microseconds=1)
+    given_, those = (np.array(sorted(each), np.int64) * quarter for each in (ts, kept))
+    expected = [one not in kept and any(abs(one - other) < 2 for other in kept) for one in sorted(ts)]
+    assert bars.overlap(given_, those, HOUR).tolist() == expected
+
+
+# ---------------------------------------------------------------- staleness
 
 
 def opened(unit: timedelta, *steps: int) -> pl.Series:

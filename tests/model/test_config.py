@@ -110,6 +110,32 @@ def test_a_wrong_value_is_refused_with_what_would_be_right(name: str, value: Any
     assert "\n" not in str(refused.value)
 
 
+NUMBERS = [
+    field.name
+    for field in fields(TrainConfig)
+    if isinstance(field.default, int | float) and not isinstance(field.default, bool)
+]
+
+
+@pytest.mark.parametrize("value", ["1", True, None, [1], 1j], ids=repr)
+@pytest.mark.parametrize("name", [*NUMBERS, "half_life", "clip_value"])
+def test_what_is_no_number_is_refused(name: str, value: Any) -> None:
+    if value is None and name not in NUMBERS:
+        return
+    with pytest.raises(BadInput, match=name):
+        TrainConfig(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("hidden", [16, 8]), ("hidden", "16"), ("hidden", 16), ("features", list(DEFAULT.names)), ("inputs", [])],
+)
+def test_what_is_no_tuple_is_refused(name: str, value: Any) -> None:
+    """A list could be changed afterwards; what was read from JSON comes through config_from."""
+    with pytest.raises(BadInput, match=f"{name} must be"):
+        TrainConfig(**{name: value})
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [

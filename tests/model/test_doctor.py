@@ -161,6 +161,11 @@ TOLD: dict[str, tuple[Hurt, str]] = {
         "makes the step 100 times as long",
     ),
     "weight decay shrinks weights": (injected("weight decay of the wrong sign"), "by +1.0e-04 of their size"),
+    "enough rows count": (configured(half_life=1), "of 1700 rows about 3 count"),
+    "no layer is normalised away": (
+        configured(hidden=(16, 1), normalisation="layer"),
+        "1 layer normalisation over a single unit",
+    ),
     "the first loss is that of knowing nothing": (injected("initial weights too large"), "ln 2 = 0.6931"),
     "units are alive at the start": (injected("dead ReLUs"), "hidden 1 is 100% dead"),
     "the learning rate is useful": (injected("learning rate /1000"), "the setting is 2.0e-06"),
@@ -171,6 +176,59 @@ TOLD: dict[str, tuple[Hurt, str]] = {
         "vanishing (last: hidden 1 vanishing",
     ),
 }
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"clip_value": 1e-12},
+        {"clip_norm": 1e-12},
+        {"clip_norm": 1e-12, "optimiser": "sgd", "learning_rate": 0.1, "weight_decay": 0.0},
+        {"half_life": 1},
+        {"dead_zone": 100.0},
+        {"hidden": (1,), "normalisation": "layer"},
+        {"hidden": (16, 1, 16), "normalisation": "layer", "residual": True},
+    ],
+    ids=str,
+)
+def test_settings_that_learn_nothing_are_told_as_settings(given: dict[str, Any]) -> None:
+    first = next(finding for finding in doctor.walk(synthetic(TrainConfig(**given))) if not finding.passed)
+    assert first.kind == "setting", first
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"return_weight": 30.0},
+        {"return_weight": 0.0},
+        {"half_life": 200},
+        {"clip_norm": 0.1},
+        {"clip_value": 0.01},
+        {"dead_zone": 0.5},
+        {"hidden": (1,)},
+        {"hidden": (1,), "normalisation": "batch"},
+    ],
+    ids=str,
+)
+def test_settings_that_are_unusual_pass(given: dict[str, Any]) -> None:
+    assert failed(doctor.examine(synthetic(TrainConfig(**given)))) == []
+
+
+def test_a_feature_too_small_for_the_scaler_is_not_standardised() -> None:
+    x, up, target = doctor.synthetic()
+    x[:, 5] *= 1e-8
+    found = next(f for f in doctor.walk(doctor.admit(x, up, target, TrainConfig())) if not f.passed)
+    assert (found.kind, found.check) == ("data", "features are standardised")
+    assert "column 5, mean" in found.evidence
+
+
+def test_a_volume_that_moves_by_its_rounding_alone_is_no_fault() -> None:
+    data = of_market("GOOG_1d")
+    names = data.config.feature_set.columns
+    place = next(i for i, name in enumerate(names) if features.FEATURES[name].group == "volume")
+    x = data.x.copy()
+    x[:, place] = 1e-12 * np.random.default_rng(0).standard_normal(len(x))
+    assert failed(doctor.examine(doctor.admit(x, data.up, data.target, data.config, data.closes))) == []
 
 
 @pytest.mark.parametrize("check", RULES)

@@ -308,14 +308,11 @@ MEASURED: dict[str, dict[str, Any]] = {
 def test_a_step_allocates_no_array(what: str) -> None:
     """From step 10 to step 1,000 of one epoch the peak is flat, and above what is held by less than half of a layer's
     smallest signal; under a normalisation, by no more than the buffers that NumPy has for what does not lie at one
-    stride.
-
-    Four of the steps at which health looks are among them; the one from which it makes an epoch's figures, the middle
-    one, comes later.
+    stride. The steps at which health looks are among them, and the middle one, from which it makes an epoch's figures.
     """
     settings = dict(MEASURED[what])
     members = settings.pop("members", 1)
-    batches, batch, inputs = 1_920, 64, 64
+    batches, batch, inputs = 1_600, 128, 64
     config = replace(HUNDRED, epochs=1, batch=batch, clip_norm=1.0, hidden=(64, 64), dropout=0.0)
     config = replace(config, **settings)
     rng = np.random.default_rng(0)

@@ -1,11 +1,13 @@
 """The gate: evidence promotes, chance does not reject, and a broken training never gets through."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from model import gate, training
+from model.dataset import Dataset
 from tests.model.test_training import DATA, SMALL
 
 FIT = training.fit(DATA, SMALL)
@@ -47,6 +49,40 @@ def test_a_failed_gradient_check_is_rejected_however_good_the_scores() -> None:
         verdict = gate.judge(broken, CHAMPION - 0.1, champion, 1)
         assert verdict.outcome == "rejected"
         assert "gradient check" in verdict.reason
+
+
+CONSTANT = replace(DATA, X=np.full_like(DATA.X, 0.5))
+
+
+@pytest.mark.parametrize("champion", [None, CHAMPION])
+@pytest.mark.parametrize(
+    ("data", "given"),
+    [(DATA, {"initialiser": "zero", "return_weight": 0.0}), (DATA, {"initialiser": "zero"}), (CONSTANT, {})],
+    ids=["zero weights", "zero weights, both heads", "features that never move"],
+)
+def test_one_that_answers_the_same_whatever_it_is_asked_is_rejected(
+    data: Dataset, given: dict[str, Any], champion: np.ndarray | None
+) -> None:
+    fit = training.fit(data, replace(SMALL, **given))
+    assert fit.spread == 0
+    verdict = gate.judge(fit, CHAMPION - 0.1, champion, 1)
+    assert verdict.outcome == "rejected"
+    assert "answers the same whatever it is asked" in verdict.reason
+
+
+def test_dead_units_answer_the_same_whatever_they_are_asked() -> None:
+    arrays, manifest = training.contents(FIT)
+    parameters = arrays["parameters"].copy()
+    first = FIT.network.architecture.layers[0]
+    parameters[first.share][-16:] = -1_000  # the biases of the first layer's 16 units
+    dead = training.warm_start({**arrays, "parameters": parameters}, manifest)
+    verdict = gate.judge(training.fit(DATA, SMALL, dead), np.empty(0), None, 1)
+    assert verdict.outcome == "rejected"
+    assert "answers the same whatever it is asked" in verdict.reason
+
+
+def test_trainings_are_far_from_answering_the_same() -> None:
+    assert FIT.spread > 1_000 * gate.LEAST_SPREAD
 
 
 @pytest.mark.parametrize("health", gate.UNFIT)

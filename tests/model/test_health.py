@@ -16,7 +16,7 @@ from model import dataset, features, health, training
 from model.config import TrainConfig
 from model.errors import BadInput
 from model.health import DEAD_ROWS, LOOKS, RARELY, VERDICTS, GradientHealth, Watch
-from model.network import losses, network
+from model.network import finite, losses, network
 from model.network.activations import ACTIVATIONS
 from model.network.gates import Activate
 from model.network.layers import Conv1d, Dense
@@ -463,7 +463,7 @@ def test_what_broke_first_on_the_way_forward(layer: int, entry: float, expected:
         loop.passes()
         loop.tape.inputs[..., :-1] *= 3
         loop.tape.forward()
-    assert health.first_broken(loop.net, loop.gradients, loop.tape, 0) == expected
+    assert finite.first_broken(loop.net, loop.gradients, loop.tape, 0) == expected
 
 
 def test_rows_broke_before_layers_and_where_the_way_forward_is_finite_the_last_layer_back_did() -> None:
@@ -471,10 +471,10 @@ def test_rows_broke_before_layers_and_where_the_way_forward_is_finite_the_last_l
     loop.passes()
     for layer in (0, 1, 2):
         matrix(loop.net, layer, loop.gradients)[0, 0] = np.inf
-    assert health.first_broken(loop.net, loop.gradients, loop.tape, 0) == "hidden 3"
+    assert finite.first_broken(loop.net, loop.gradients, loop.tape, 0) == "hidden 3"
     loop.tape.inputs[0, 3, 2] = np.nan
     loop.tape.forward()
-    assert health.first_broken(loop.net, loop.gradients, loop.tape, 0) == "inputs"
+    assert finite.first_broken(loop.net, loop.gradients, loop.tape, 0) == "inputs"
 
 
 def test_what_broke_is_found_within_a_residual_connection_and_in_its_member_only() -> None:
@@ -485,8 +485,8 @@ def test_what_broke_is_found_within_a_residual_connection_and_in_its_member_only
     net.parameters[1, architecture.layers[0].share] = 3e38
     with np.errstate(all="ignore"):
         loop.passes()
-    assert health.first_broken(net, loop.gradients, loop.tape, 0) is None
-    assert health.first_broken(net, loop.gradients, loop.tape, 1) == "hidden 1"
+    assert finite.first_broken(net, loop.gradients, loop.tape, 0) is None
+    assert finite.first_broken(net, loop.gradients, loop.tape, 1) == "hidden 1"
 
 
 def test_a_member_that_broke_shows_the_step_that_broke_it() -> None:

@@ -105,6 +105,13 @@ def test_a_probability_never_reaches_certainty() -> None:
         assert abs(said.expected_return) <= 10 * 0.01
 
 
+@pytest.mark.parametrize("scale", [1e3, 1e300, float("inf")])
+def test_a_market_that_moves_beyond_all_measure_still_has_a_price(scale: float) -> None:
+    for interval in (MODEL.interval, 1e6):
+        said = replace(MODEL, interval=interval).predict(X[0], scale, 100.0)
+        assert 0 < said.low < said.price < said.high < float("inf")
+
+
 def test_a_stored_version_answers_to_the_bit_like_the_fresh_one() -> None:
     stored = predictor.from_artifact(artifact.pack(*CONTENTS))
     assert stored.sha256 == MODEL.sha256 == artifact.digest(CONTENTS[0])
@@ -150,6 +157,7 @@ def test_answering_imports_no_training_code() -> None:
     parts = ("activations", "folding", "gates", "initialisers", "layers", "network", "normalisation", "wires")
     assert set(json.loads(done.stdout)) - {m for m in sys.modules if m.startswith("model.features.")} == {
         *("model", "model.artifact", "model.bars", "model.errors", "model.features", "model.predictor"),
+        *("model.breaks", "model.resample"),
         *("model.network", *(f"model.network.{part}" for part in parts)),
     }
 
@@ -191,6 +199,8 @@ def test_a_feature_that_is_defined_otherwise_now_is_refused() -> None:
         {"architecture": None},
         {"features": ["no_such_feature"]},
         {"horizon": "x"},
+        {"horizon": 0},
+        {"horizon": -3},
     ],
 )
 def test_arrays_that_do_not_fit_their_manifest_are_refused(wrong: dict[str, object]) -> None:

@@ -10,7 +10,8 @@ from model import artifact, calibration, dataset, features, gate, training, weig
 from model.bars import timeframe
 from model.config import TrainConfig
 from model.dataset import Dataset
-from model.errors import TrainingFailed
+from model.errors import BadArtifact, TrainingFailed
+from model.features import FeatureSet
 from model.network.losses import cross_entropy
 from model.network.network import forward
 from model.training import Fit
@@ -152,6 +153,70 @@ def test_a_warm_start_of_a_version_without_statistics_is_possible() -> None:
     ):
         del manifest["config"][younger]
     training.fit(DATA, SMALL, training.warm_start(arrays, manifest))
+
+
+@pytest.mark.parametrize(
+    "other", [{"dropout": 0.0}, {"dropout": 0.6}, {"initialiser": "xavier"}, {"dropout": 0.1, "residual": True}]
+)
+def test_a_warm_start_may_drop_out_more_or_less(other: dict[str, Any]) -> None:
+    """Dropout has no numbers, and neither has what fresh weights would be drawn from."""
+    first = training.fit(DATA, SMALL)
+    still = replace(SMALL, learning_rate=1e-9, epochs=1, batch=10_000, **other)
+    second = training.fit(DATA, still, training.warm_start(*training.contents(first)))
+    np.testing.assert_allclose(second.network.parameters, first.network.parameters, atol=1e-6)
+    assert second.network.architecture == still.architecture(DATA.X.shape[1])
+
+
+def test_a_warm_start_in_a_residual_network_may_drop_out_more_or_less() -> None:
+    deep = replace(SMALL, hidden=(16, 16), residual=True)
+    warm = training.warm_start(*training.contents(training.fit(DATA, deep)))
+    training.fit(DATA, replace(deep, dropout=0.0), warm)
+    with pytest.raises(TrainingFailed, match="same features and layers"):
+        training.fit(DATA, replace(deep, residual=False), warm)
+
+
+def test_a_warm_start_goes_by_the_architecture_that_was_kept() -> None:
+    arrays, manifest = training.contents(training.fit(DATA, SMALL))
+    del manifest["config"]
+    training.fit(DATA, SMALL, training.warm_start(arrays, manifest))
+
+
+def test_a_warm_start_of_a_version_from_before_architectures_were_kept_is_possible() -> None:
+    arrays, manifest = training.contents(training.fit(DATA, SMALL))
+    del manifest["architecture"]
+    manifest |= {"sizes": [DATA.X.shape[1], 16, 8, 2], "activation": "relu"}
+    training.fit(DATA, SMALL, training.warm_start(arrays, manifest))
+
+
+@pytest.mark.parametrize("name", ["parameters", "mean", "scale", "statistics"])
+def test_a_warm_start_of_arrays_that_do_not_fit_is_refused(name: str) -> None:
+    arrays, manifest = training.contents(training.fit(DATA, replace(SMALL, normalisation="batch")))
+    short = {**arrays, name: arrays[name][:-1]}
+    without = {other: array for other, array in arrays.items() if other != name}
+    for wrong in (short, without):
+        with pytest.raises(BadArtifact) as refused:
+            training.warm_start(wrong, manifest)
+        assert "\n" not in str(refused.value)
+
+
+def test_a_warm_start_of_a_manifest_without_a_network_is_refused() -> None:
+    arrays, manifest = training.contents(training.fit(DATA, SMALL))
+    for lost in (("architecture", "config"), ("features",)):
+        with pytest.raises(BadArtifact, match="manifest"):
+            training.warm_start(arrays, {key: each for key, each in manifest.items() if key not in lost})
+
+
+def test_a_warm_start_with_other_features_is_refused() -> None:
+    """As many, so that the weights would fit."""
+    names = features.DEFAULT.names
+    one, other = FeatureSet(names[:-1]), FeatureSet(names[1:])
+    bars = synthetic.bars(1_400, 0, 0.6)
+    first, second = (
+        dataset.build(features.rows(bars, timeframe("1h"), chosen), chosen, 1) for chosen in (one, other)
+    )
+    warm = training.warm_start(*training.contents(training.fit(first, SMALL)))
+    with pytest.raises(TrainingFailed, match="same features and layers"):
+        training.fit(second, SMALL, warm)
 
 
 @pytest.mark.parametrize("other", [{"hidden": (8,)}, {"normalisation": "layer"}, {"activation": "tanh"}])

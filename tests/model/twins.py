@@ -1,6 +1,7 @@
 """The features a second time: slowly, one bar at a time, in plain NumPy, from the formulas and not from the table."""
 
 import math
+from collections import Counter
 
 import numpy as np
 import polars as pl
@@ -82,7 +83,7 @@ def values(bars: pl.DataFrame, closed_at_micros: int) -> dict[str, float]:
     for k in (12, 48):
         out[f"up_fraction_{k}"] = ((r[-k:] > 0).sum() - (r[-k:] < 0).sum()) / k
     y = []  # each return in the volatility of its own time
-    for end in range(len(r) - 60, len(r) + 1):
+    for end in range(len(r) - 62, len(r) + 1):
         long_run, short_run = r[end - 192 : end].std(ddof=1), r[end - 48 : end].std(ddof=1)
         y.append(clip(r[end - 1] / max(short_run, 0.1 * long_run, 1e-6)))
     for k in (24, 60):
@@ -90,6 +91,68 @@ def values(bars: pl.DataFrame, closed_at_micros: int) -> dict[str, float]:
         w = np.array(y[-k:])
         out[f"autocorrelation_{k}"] = clip(np.mean(products) / max(np.mean(w**2), 0.01), 1)
         out[f"skew_{k}"] = clip(((w - w.mean()) ** 3).mean() / max(w.std(ddof=1), 0.1) ** 3, 4)
+
+    def mean(values: Array, alpha: float, k: int) -> float:
+        weights = (1 - alpha) ** np.arange(k)
+        return float((values[::-1][:k] * weights).sum() / weights.sum())
+
+    typical, d = (h + lo + c) / 3, c[1:] - c[:-1]
+    reach = np.maximum(h[1:], c[:-1]) - np.minimum(lo[1:], c[:-1])
+    for k in (24, 96):
+        gap, inside = (
+            np.log(o[1:] / c[:-1])[-k:],
+            (np.log(h / o) * np.log(h / c) + np.log(lo / o) * np.log(lo / c))[-k:],
+        )
+        share = 0.34 / (1.34 + (k + 1) / (k - 1))
+        variance = gap.var(ddof=1) + share * body[-k:].var(ddof=1) + (1 - share) * inside.mean()
+        out[f"yang_zhang_{k}"] = clip(math.log(math.sqrt(max(variance, calm**2)) / sd(k)), 3)
+        steps = np.arange(k) - (k - 1) / 2
+        slope = (steps * (x[-k:] - x[-1])).sum() / (steps**2).sum()
+        out[f"slope_{k}"] = clip(slope * math.sqrt(k) / scale)
+        traded = v[-k:].sum()
+        usual_price = (typical * v)[-k:].sum() / traded if traded > 0 else typical[-k:].mean()
+        out[f"vwap_{k}"] = clip(math.log(c[-1] / usual_price) / scale / math.sqrt(k))
+    out["atr_14"] = clip(math.log(max(mean(reach, 1 / 14, 255) / (c[-1] * scale), math.exp(-3))), 3)
+
+    fast = slow = x[-256]
+    signal = 0.0
+    for value in x[-255:]:
+        fast, slow = fast + 2 / 13 * (value - fast), slow + 2 / 27 * (value - slow)
+        signal += 0.2 * (fast - slow - signal)
+    out["macd_12_26"] = clip((fast - slow) / scale)
+    out["macd_12_26_9"] = clip((fast - slow - signal) / scale)
+    up, down = h[1:] - h[:-1], lo[:-1] - lo[1:]
+    rises, falls = np.where((up > down) & (up > 0), up, 0), np.where((down > up) & (down > 0), down, 0)
+    index = []
+    for end in range(len(up) - 126, len(up) + 1):
+        a, b = mean(rises[:end], 1 / 7, 127), mean(falls[:end], 1 / 7, 127)
+        index.append(abs(a - b) / max(a + b, 1e-6 * c[end]))
+    out["adx_7"] = mean(np.array(index), 1 / 7, 127)
+    out["direction_7"] = clip((a - b) / max(mean(reach, 1 / 7, 127), 1e-6 * c[-1]), 1)
+
+    for k in (7, 14):
+        out[f"rsi_{k}"] = clip(mean(d, 1 / k, 255) / max(mean(np.abs(d), 1 / k, 255), 1e-6 * c[-1]), 1)
+    middle = typical[-20:].mean()
+    spread = np.abs(typical[-20:] - middle).mean()
+    out["cci_20"] = clip((typical[-1] - middle) / max(spread, 1e-6 * typical[-1]))
+    money, turn = (typical * v)[-14:], np.sign(typical[1:] - typical[:-1])[-14:]
+    rising, falling = money[turn > 0].sum(), money[turn < 0].sum()
+    out["mfi_14"] = (rising - falling) / (rising + falling) if rising + falling > 0 else 0.0
+    traded = v[-24:].sum()
+    out["obv_24"] = (v[-24:] * np.sign(d[-24:])).sum() / traded if traded > 0 else 0.0
+
+    w = np.array(y[-60:])
+    deviations = w - w.mean()
+    out["kurtosis_60"] = clip((deviations**4).mean() / max((deviations**2).mean(), 0.01) ** 2 - 3)
+    far = np.array([sum(y[-1 - i - j] for j in range(4)) for i in range(60)])
+    ratio = max((far**2).mean() / 4, 0.01) / max((w**2).mean(), 0.01)
+    out["hurst_4_60"] = clip(math.log(ratio) / (2 * math.log(4)), 0.5)
+    past = np.array(
+        [math.exp(math.lgamma(i + 0.6) - math.lgamma(0.6) - math.lgamma(i + 1)) for i in range(191)]
+    )
+    out["fractional_04"] = clip((past * r[::-1][:191]).sum() / math.sqrt((past**2).sum()) / scale)
+    pairs = Counter(zip((r[-25:-1] > 0).tolist(), (r[-24:] > 0).tolist(), strict=True))
+    out["entropy_24"] = -sum(n / 24 * math.log(n / 24) for n in pairs.values()) / math.log(4)
 
     day = closed_at_micros % MICROS_A_DAY / MICROS_A_DAY
     weekday = (closed_at_micros // MICROS_A_DAY + 3) % 7  # Monday is 0; 1970-01-01 was a Thursday

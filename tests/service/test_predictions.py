@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
+import polars as pl
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
@@ -15,6 +16,7 @@ import store.markets
 import store.outcomes
 import store.predictions
 from model.artifact import Packed
+from model.bars import BAR_SCHEMA
 from store.database import Engine
 from tests.service.conftest import BARS, CLOSE, ETH, HERE, Clock, add_version, problem, walk
 
@@ -235,3 +237,27 @@ def test_a_paused_market_abstains(client: TestClient, champion: int, engine: Eng
     with store.database.write(engine) as conn:
         store.markets.set_paused(conn, market_id, True)
     assert client.post("/v1/predict", json=ASK).json()["reason"] == "paused"
+
+
+def test_on_a_jump_the_answer_is_an_abstention_that_says_so(
+    client: TestClient, engine: Engine, champion: int, clock: Clock
+) -> None:
+    opened = CLOSE
+    jumped = {name: walk()["close"][-1] * 7 for name in ("open", "high", "low", "close")}
+    bar = pl.DataFrame({"ts": [opened], **jumped, "volume": 1.0}, schema=BAR_SCHEMA)
+    clock.now = CLOSE + timedelta(hours=1)
+    store.bars.add(engine, ETH, bar, clock.now)
+    expected = {
+        "kind": "abstention",
+        "market": ASK,
+        "as_of": "2024-07-01T01:00:00Z",
+        "version": champion,
+        "reason": "gap",
+        "detail": "the price jumped by +600% into the bar of 2024-07-01T00:00:00Z",
+    }
+    assert client.post("/v1/predict", json=ASK).json() == expected
+    at = {**ASK, "at": "2024-07-01T01:30:00Z", "version": champion}
+    clock.now += timedelta(hours=2)
+    assert client.post("/v1/predict", json=at).json() == {**expected, "in_sample": False}
+    (kept, *_) = ledger(client)["items"]
+    assert (kept["reason"], kept["outcome"]) == ("gap", None)

@@ -36,6 +36,7 @@ NEEDED = {
     ("POST", "/v1/predict"): "predict",
     ("GET", "/v1/predictions"): "read",
     ("GET", "/v1/markets"): "read",
+    ("GET", "/v1/markets/ETHUSDT/1h/breaks"): "read",
     ("POST", "/v1/markets/ETHUSDT/1h/rollback"): "admin",
     ("GET", "/v1/versions"): "read",
     ("GET", "/v1/versions/1"): "read",

@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import count, pairwise
 from multiprocessing.connection import Connection as Pipe
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import polars as pl
 import pytest
@@ -136,6 +137,64 @@ def test_refused_rows_are_counted_and_the_others_kept(database: Engine) -> None:
     assert report.added == 59
     assert report.rejected == (Rejection("not_finite", 1, BARS["ts"][7]),)
     assert report.gaps == 1
+
+
+def moved(frame: Bars, **by: float) -> Bars:
+    return frame.with_columns(pl.col("ts") + timedelta(**by))
+
+
+@pytest.mark.parametrize("minutes", [-29, -1, 1, 29])
+def test_a_bar_that_overlaps_a_kept_one_is_refused_and_changes_nothing(
+    database: Engine, minutes: int
+) -> None:
+    store.bars.add(database, ETH, BARS, NOW)
+    stray = moved(BARS[30:31], minutes=minutes)
+    with pytest.raises(BadBars, match="not one row can be kept: 1 overlap"):
+        store.bars.add(database, ETH, stray, NOW)
+    assert kept(database).equals(BARS)
+    later = pl.concat([stray, moved(BARS.tail(2), hours=1)])
+    report = store.bars.add(database, ETH, later, NOW)
+    assert (report.added, report.repeated, report.corrected) == (1, 0, 1)
+    assert report.rejected == (Rejection("overlap", 1, stray["ts"][0]),)
+    assert (report.first, report.last) == (BARS["ts"][-1], BARS["ts"][-1] + timedelta(hours=1))
+    assert counted(database) == rows_stored(database) - 1 == 61
+
+
+def test_overlaps_within_a_file_and_with_kept_bars_are_counted_together(database: Engine) -> None:
+    store.bars.add(database, ETH, BARS.head(30), NOW)
+    strays = pl.concat([moved(BARS[i : i + 1], minutes=7 + i) for i in (5, 35)])
+    report = store.bars.add(database, ETH, pl.concat([BARS.slice(28), strays]), NOW)
+    assert (report.added, report.repeated, report.gaps) == (30, 2, 0)
+    assert report.rejected == (Rejection("overlap", 2, strays["ts"][0]),)
+    assert report.first == BARS["ts"][28]
+    assert kept(database).equals(BARS)
+
+
+def test_overlaps_are_found_across_transactions(database: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store.bars, "CHUNK_ROWS", 7)
+    store.bars.add(database, ETH, pl.concat([BARS[:20], BARS[40:]]), NOW)
+    strays = moved(BARS[10:30], minutes=17)
+    report = store.bars.add(database, ETH, strays, NOW)
+    assert report.rejected == (Rejection("overlap", 10, strays["ts"][0]),)
+    assert (report.added, report.first) == (10, strays["ts"][10])
+    report = store.bars.add(database, ETH, BARS, NOW)
+    assert report.rejected == (Rejection("overlap", 10, BARS["ts"][20]),)
+    assert (report.added, report.repeated, report.corrected) == (10, 40, 0)
+    assert kept(database).equals(pl.concat([BARS[:20], strays[10:], BARS[30:]]))
+
+
+def test_days_of_23_and_25_hours_and_months_are_kept_side_by_side(database: Engine) -> None:
+    zone = ZoneInfo("Europe/Berlin")
+    days = [datetime(2023, 1, 1, tzinfo=zone) + timedelta(days=day) for day in range(400)]
+    months = [datetime(2022, 1, 1, tzinfo=UTC).replace(month=month) for month in range(1, 13)]
+    for name, opens in (("1d", days), ("1M", months)):
+        made = synthetic.bars(len(opens)).with_columns(
+            ts=pl.Series([ts.astimezone(UTC) for ts in opens], dtype=BAR_SCHEMA["ts"])
+        )
+        market = Market("CALENDAR", name)
+        for part in made.iter_slices(1 if name == "1M" else 37):
+            assert store.bars.add(database, market, part, NOW).added == len(part)
+        assert kept(database, market).equals(made)
 
 
 REFUSED = {
@@ -314,7 +373,10 @@ def test_a_month_is_read_by_a_time_if_and_only_if_it_has_closed_by_then(
     market = Market(next(fresh).symbol, "1M")
     stamps = sorted(stamps)
     months = synthetic.bars(len(stamps)).with_columns(ts=pl.Series(stamps, dtype=BAR_SCHEMA["ts"]))
-    store.bars.add(engine, market, months, NOW)
+    with db.write(engine) as conn:  # as they are: bars so close to each other are refused
+        row = store.markets.ensure(conn, market, NOW)
+        unkept = months.with_columns(pl.col("ts").dt.epoch("us"), revision=pl.lit(None, pl.Int64))
+        store.bars._insert(conn, row.id, unkept, NOW)
     near = data.draw(st.sampled_from(stamps).map(month_later))
     for at in (near, near - timedelta(microseconds=1), near + timedelta(hours=9)):
         past = [ts for ts in stamps if month_later(ts) <= at]

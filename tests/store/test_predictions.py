@@ -1,7 +1,9 @@
 """The ledger: a bar's first Signal stands, abstentions say why, and outcomes are those of the bars that came."""
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -131,6 +133,28 @@ def test_damaged_weights_give_an_abstention_and_no_number(engine: Engine) -> Non
     signal = ask(engine, NOW).signal
     assert isinstance(signal, Abstention)
     assert signal.reason is Reason.UNHEALTHY_MODEL
+
+
+@pytest.mark.parametrize(("number", "named"), [(float("nan"), "nan"), (float("inf"), "inf")])
+@pytest.mark.parametrize("field", ["X", "scale"])
+def test_a_row_that_is_not_finite_gives_an_abstention_and_no_number(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, field: str, number: float, named: str
+) -> None:
+    usual = features.last_row
+
+    def sick(*given: Any) -> features.FeatureRows:
+        rows = usual(*given)
+        wrong = getattr(rows, field).copy()
+        wrong[0, ...] = number
+        return replace(rows, **{field: wrong})
+
+    monkeypatch.setattr(features, "last_row", sick)
+    crown(engine, ingest(engine, BARS), NOW)
+    signal = ask(engine, NOW).signal
+    assert isinstance(signal, Abstention)
+    assert signal.reason is Reason.OUT_OF_DOMAIN
+    assert (features.DEFAULT.names[0] if field == "X" else "volatility") in signal.detail
+    assert named in signal.detail
 
 
 @pytest.mark.parametrize("horizon", [1, 3])

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
+import jobs.retrain
 import store.settings
+from model.config import TrainConfig
 from model.errors import BadInput
 
 
@@ -56,6 +58,12 @@ BTC = (
         (f"[sources]\nmarkets = [{BTC.replace('BTCUSDT', 'BTC/USDT')}]\n", "; try 'BTCUSDT'"),
         (f"[sources]\nmarkets = [{BTC.replace('60m', '7x')}]\n", "sources.markets.0"),
         (f"[sources]\nmarkets = [{BTC.replace('2024-01-01', 'once')}]\n", "sources.markets.0.since"),
+        (
+            "[training]\ninputs = [{timeframe = '7x'}]\n",
+            "setting training.inputs.0 (BARPROP_TRAINING__INPUTS__0): unknown",
+        ),
+        ("[training]\ninputs = [{symbol = 'A/B', timeframe = '1h'}]\n", "; try 'AB'"),
+        ("[training]\ninputs = [{timeframe = '1h', feature = ['z_24']}]\n", "training.inputs.0.feature"),
         ("[sources.exchanges.binance]\napiKey = 'hunter2'\n", "binance needs no apiKey"),
     ],
 )
@@ -95,3 +103,17 @@ def test_sources_are_read_from_the_file_and_from_the_environment(monkeypatch: py
     assert store.settings.load().sources.exchanges == {"binance": {"timeout": 5000}}
     monkeypatch.setenv("BARPROP_SOURCES__MARKETS", "[]")
     assert store.settings.load().sources.markets == ()
+
+
+def test_a_training_has_the_same_defaults_where_nothing_is_set() -> None:
+    chosen, plain = jobs.retrain.config_of(store.settings.load(), {}), TrainConfig()
+    assert chosen == plain
+
+
+@pytest.mark.parametrize("jump_z", ["0", "-1.0", "inf", "nan"])
+def test_a_jump_of_no_size_is_refused(jump_z: str) -> None:
+    write(f"[training]\njump_z = {jump_z}\n")
+    with pytest.raises(BadInput, match=r"training\.jump_z"):
+        store.settings.load()
+    write("[training]\njump_z = 80\n")
+    assert jobs.retrain.config_of(store.settings.load(), {}).jump_z == 80

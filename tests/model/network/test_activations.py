@@ -132,7 +132,7 @@ def test_a_call_allocates_no_array_data(name: str) -> None:
 def test_where_a_gate_is_flat_next_to_no_gradient_passes(name: str) -> None:
     row = ACTIVATIONS[name]
     a, size = value(name, Z), np.abs(slope(name, Z).astype(float))
-    flat = row.flat(Z if row.keeps_z else a, a)
+    flat = row.is_flat(Z if row.keeps_z else a, a)
     assert flat.shape == Z.shape
     assert flat.dtype == bool
     assert row.flat_means in ("dead", "saturated")

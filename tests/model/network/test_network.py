@@ -487,3 +487,10 @@ def test_a_training_pass_needs_gradients_and_generators_and_an_answering_one_has
     tape.forward()
     with pytest.raises(AssertionError, match="no way back"):
         tape.backward()
+
+
+@pytest.mark.parametrize("rate", [-0.1, 1.0, 1.5, float("nan"), float("inf")])
+@pytest.mark.parametrize("hidden", [(), (4,)])
+def test_a_dropout_that_cannot_be_is_refused(hidden: tuple[int, ...], rate: float) -> None:
+    with pytest.raises(BadInput, match="from 0 to below 1"):
+        perceptron(3, hidden, 2, dropout=rate)

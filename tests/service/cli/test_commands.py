@@ -36,8 +36,10 @@ CALLS: dict[tuple[str, ...], list[str]] = {
     ("backtest",): ["LIVE", "1h", "--window", "600", "--last", "200"],
     ("doctor",): ["LIVE", "1h"],
     ("features", "list"): [],
+    ("features", "show"): ["rsi_14"],
     ("features", "check"): ["LIVE", "1h", "--cuts", "2"],
     ("markets", "list"): [],
+    ("markets", "breaks"): ["LIVE", "1h"],
     ("markets", "pause"): ["FEW", "1h"],
     ("markets", "resume"): ["FEW", "1h"],
     ("versions", "list"): [],
@@ -126,7 +128,9 @@ def test_a_market_that_cannot_be_is_wrong_usage(
     assert one_line(ran.err)
 
 
-NEED_DATABASE = [w for w in CALLS if w not in {("features", "list"), ("config", "show"), ("ingest",)}]
+NEED_DATABASE = [
+    w for w in CALLS if w not in {("features", "list"), ("features", "show"), ("config", "show"), ("ingest",)}
+]
 
 
 @pytest.mark.parametrize("words", NEED_DATABASE, ids=" ".join)

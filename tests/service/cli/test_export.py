@@ -1,6 +1,8 @@
 """`barprop versions export`: a file that other programs answer from, written whole or not at all."""
 
 import json
+import os
+import socket
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -74,9 +76,72 @@ def test_a_disk_that_fails_leaves_the_old_file_and_no_other(
     file.write_text("precious")
     monkeypatch.setattr("os.fsync", full)
     ran = barprop("versions", "export", version, "--output", file, "--force")
-    assert (ran.code, ran.err) == (1, "barprop: No space left on device\n")
+    assert (ran.code, ran.err) == (1, f"barprop: {file}: No space left on device\n")
     assert file.read_text() == "precious"
     assert [other.name for other in tmp_path.iterdir() if "onnx" in other.name] == ["model.onnx"]
+
+
+@pytest.mark.parametrize("made", ["device", "link to a device", "pipe", "socket"])
+def test_what_is_no_regular_file_is_refused_even_by_force(
+    barprop: Barprop, version: int, tmp_path: Path, made: str
+) -> None:
+    there = tmp_path / "there"
+    if made == "device":
+        there = Path(os.devnull)
+    elif made == "link to a device":
+        there.symlink_to(os.devnull)
+    elif made == "pipe":
+        os.mkfifo(there)
+    else:
+        socket.socket(socket.AF_UNIX).bind(str(there))
+    before = there.lstat()
+    ran = barprop("versions", "export", version, "--output", there, "--force")
+    assert (ran.code, ran.out) == (1, "")
+    assert ran.err == f"barprop: {there} is there already and no regular file: name another\n"
+    assert there.lstat().st_mode == before.st_mode
+
+
+def test_a_link_is_followed_and_stays(barprop: Barprop, version: int, tmp_path: Path) -> None:
+    far, link = tmp_path / "far", tmp_path / "link.onnx"
+    far.mkdir()
+    (far / "model.onnx").write_text("precious")
+    link.symlink_to(Path("far") / "model.onnx")
+    assert barprop("versions", "export", version, "--output", link).code == 1
+    ran = barprop("versions", "export", version, "--output", link, "--force")
+    assert (ran.code, ran.err) == (0, "")
+    assert link.is_symlink()
+    assert (far / "model.onnx").stat().st_size > 1_000
+    assert [file.name for file in far.iterdir()] == ["model.onnx"]
+
+
+def test_the_target_of_a_dangling_link_is_made(barprop: Barprop, version: int, tmp_path: Path) -> None:
+    """As by a shell's redirection."""
+    link = tmp_path / "link.onnx"
+    link.symlink_to("model.onnx")
+    assert barprop("versions", "export", version, "--output", link).code == 0
+    assert link.is_symlink()
+    assert (tmp_path / "model.onnx").stat().st_size > 1_000
+
+
+@pytest.mark.parametrize("leads", ["nowhere/model.onnx", "link.onnx"])
+def test_a_link_that_cannot_be_followed_is_refused(
+    barprop: Barprop, version: int, tmp_path: Path, leads: str
+) -> None:
+    link = tmp_path / "link.onnx"
+    link.symlink_to(leads)
+    ran = barprop("versions", "export", version, "--output", link, "--force")
+    assert (ran.code, ran.out, ran.err.count("\n")) == (1, "", 1)
+    assert str(link) in ran.err
+    assert link.is_symlink()
+
+
+def test_what_cannot_be_written_is_named_as_the_user_named_it(
+    barprop: Barprop, version: int, tmp_path: Path
+) -> None:
+    file = tmp_path / ("m" * 250 + ".onnx")  # a longer name than there may be
+    ran = barprop("versions", "export", version, "--output", file)
+    assert (ran.code, ran.out) == (1, "")
+    assert ran.err == f"barprop: {file}: File name too long\n"
 
 
 def test_without_the_extra_it_says_what_to_install(
