@@ -23,12 +23,15 @@ from tests.waiting import until
 
 MARKET = Market("LIVE", "1h")
 ASK = {"symbol": "LIVE", "timeframe": "1h"}
-BARS = 10_700  # a whole window, so that a training takes seconds
+BARS = 10_700  # a whole window
 # A job of a dead worker is failed after seconds here, after half a minute out there.
 QUICK = {
     "BARPROP_JOBS__LEASE_SECONDS": "6",
     "BARPROP_JOBS__HEARTBEAT_SECONDS": "0.1",
     "BARPROP_JOBS__POLL_SECONDS": "0.1",
+    "BARPROP_TRAINING__JUMP_Z": "1e6",  # this made-up market is wilder than real ones
+    "BARPROP_TRAINING__EPOCHS": "300",  # so that a training takes seconds
+    "BARPROP_TRAINING__PATIENCE_EPOCHS": "300",
 }
 
 
@@ -93,7 +96,7 @@ def killed_in_a_retrain(env: dict[str, str], engine: Engine) -> tuple[Any, Any]:
         with serve(env) as process:
             url = first_document(process)["url"]
             _, answer = http("POST", f"{url}/v1/predict", ASK)
-            assert answer["kind"] == "prediction"
+            assert answer["kind"] == "prediction", answer
             status, job = http("POST", f"{url}/v1/retrains", ASK)
             assert status == 202
             until(lambda url=url, job=job: http("GET", f"{url}/v1/jobs/{job['id']}")[1]["progress"] > 0)
