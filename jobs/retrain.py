@@ -161,7 +161,10 @@ def _load(conn: Connection, version_id: int | None) -> Predictor | None:
 def _warm(conn: Connection, version_id: int | None) -> WarmStart:
     if version_id is None:
         raise TrainingFailed("a warm start needs a champion to start from, and this market has none")
-    return training.warm_start(*artifact.unpack(store.versions.packed(conn, version_id)))
+    try:
+        return training.warm_start(*artifact.unpack(store.versions.packed(conn, version_id)))
+    except BadArtifact as error:
+        raise TrainingFailed(f"a warm start cannot go on from version {version_id}: {error}") from error
 
 
 def _held_back(candidate: Predictor, data: dataset.Dataset) -> dict[str, Any]:

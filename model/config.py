@@ -16,6 +16,10 @@ from model.network.schedules import SCHEDULES
 
 PLATEAU = "plateau"
 CALIBRATIONS = ("temperature", "isotonic")
+NUMBERS = (
+    *("dead_zone", "jump_z", "dropout", "learning_rate", "warm_up", "weight_decay", "clip_norm"),
+    *("return_weight", "stop_fraction", "held_fraction"),
+)
 OUTPUTS = 2  # the logit of up, and the forward return in units of recent volatility
 
 
@@ -77,6 +81,10 @@ class TrainConfig:
             self.half_life is None or _whole(self.half_life, 1),
             "a whole number of at least 1, or nothing",
         )
+        for name in ("hidden", "features", "inputs"):  # a list could be changed afterwards
+            self._must(name, isinstance(getattr(self, name), tuple), "a tuple")
+        for name in NUMBERS:
+            self._must(name, _real(getattr(self, name)), "a number")
         self._must(
             "hidden",
             all(_whole(units, 1) for units in self.hidden),
@@ -93,7 +101,8 @@ class TrainConfig:
         self._must("jump_z", 0 < self.jump_z < math.inf, "above 0")
         self._must("learning_rate", 0 < self.learning_rate < math.inf, "above 0")
         self._must("clip_norm", self.clip_norm > 0, "above 0")
-        self._must("clip_value", self.clip_value is None or self.clip_value > 0, "above 0, or nothing")
+        cut = self.clip_value
+        self._must("clip_value", cut is None or (_real(cut) and cut > 0), "above 0, or nothing")
         for name, known in TABLES.items():
             self._must(name, getattr(self, name) in known, f"one of {', '.join(map(str, known))}")
         self.feature_set  # noqa: B018  raises
@@ -143,6 +152,10 @@ def config_from(document: dict[str, Any]) -> TrainConfig:
         listed[name] = tuple(document[name])
     listed["inputs"] = inputs_from(document.get("inputs", []))
     return TrainConfig(**{**document, **listed})
+
+
+def _real(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _whole(value: object, least: int) -> bool:

@@ -30,6 +30,10 @@ T = TypeVar("T")
 
 LEVEL = 0.9  # of the price interval
 LARGEST_LOGIT = 15.0  # 1 - p of 3e-7: nobody's evidence goes further
+LARGEST_SIZE = (
+    1.0  # of an expected move, as a log return: beyond, no price means anything, and none may overflow
+)
+LARGEST_HALF = 100.0  # of an interval, likewise
 LARGEST_RETURN = 10.0  # in units of its expected size: further than any that was learned from
 
 # Rows of a batch go in blocks, whose products are small enough, where the layers allow it, that OpenBLAS does not copy
@@ -80,8 +84,8 @@ class Predictor:
         self._single.append(single)
         logit = min(max(logit, -LARGEST_LOGIT), LARGEST_LOGIT)
         scaled_return = min(max(scaled_return, -LARGEST_RETURN), LARGEST_RETURN)
-        size = scale * math.sqrt(self.horizon)
-        expected, half = scaled_return * size, self.interval * size
+        size = min(scale * math.sqrt(self.horizon), LARGEST_SIZE)
+        expected, half = scaled_return * size, min(self.interval * size, LARGEST_HALF)
         return Forecast(
             p_up=1 / (1 + math.exp(-logit)) if self.knots is None else float(np.interp(logit, *self.knots)),
             expected_return=expected,
@@ -158,24 +162,54 @@ def _taken(idle: list[T]) -> T | None:
         return None
 
 
-def from_arrays(arrays: dict[str, Array], manifest: dict[str, Any]) -> Predictor:
-    """The predictor that a version's arrays and manifest describe. Raises BadArtifact where they do not fit together."""
+class Learned(NamedTuple):
+    """What a version keeps of its training: what it looks at, the network (of one member), and how features are scaled."""
+
+    features: FeatureSet
+    network: Network
+    mean: Float64
+    scale: Float64
+
+
+def learned(arrays: dict[str, Array], manifest: dict[str, Any]) -> Learned:
+    """The network that a version's arrays and manifest describe, as it was trained. Raises BadArtifact where they do not
+    fit together, and where its features are not all there any more or have another definition."""
     try:
         features = feature_set_from(manifest)
     except BadInput as error:
         raise BadArtifact(f"this version's features are not all there any more: {error}") from error
-    if features.sha256 != manifest["features_sha256"]:
+    except (KeyError, TypeError) as error:
+        raise _no_network(error) from error
+    if features.sha256 != manifest.get("features_sha256"):
         raise BadArtifact(
             "this version's features have another definition now, so its weights no longer fit: train anew"
         )
+    try:
+        network = Network(
+            _architecture(manifest),
+            arrays["parameters"][None],
+            # versions made before there was anything to keep besides parameters have no statistics
+            arrays.get("statistics", np.empty(0, np.float32))[None],
+        )
+        mean, scale = arrays["mean"].astype(np.float64), arrays["scale"].astype(np.float64)
+        _check(network, len(features.columns), mean, scale)
+    except BadArtifact:
+        raise
+    except (BadInput, KeyError, TypeError, ValueError, IndexError) as error:
+        raise _no_network(error) from error
+    return Learned(features, network, mean, scale)
+
+
+def _no_network(error: Exception) -> BadArtifact:
+    return BadArtifact(f"these arrays and their manifest do not make a network: {error!r}")
+
+
+def from_arrays(arrays: dict[str, Array], manifest: dict[str, Any]) -> Predictor:
+    """The predictor that a version's arrays and manifest describe. Raises BadArtifact where they do not fit together."""
+    features, network, mean, scale = learned(arrays, manifest)
+    if manifest["horizon"] < 1:
+        raise BadArtifact(f"its manifest says that it looks {manifest['horizon']} bars ahead")
     temperature, interval, base_rate = arrays["calibration"].tolist()
-    mean, scale = arrays["mean"].astype(np.float64), arrays["scale"].astype(np.float64)
-    network = Network(
-        _architecture(manifest),
-        arrays["parameters"][None],
-        arrays.get("statistics", np.empty(0, np.float32))[None],
-    )
-    _check(network, len(features.columns), mean, scale)
     with np.errstate(all="ignore"):  # folding refuses what is not finite
         scaling = folding.elementwise(1 / scale, -mean / scale)
         cooling = folding.elementwise(1 / np.array([temperature, 1.0]), np.zeros(2))
@@ -202,7 +236,7 @@ def from_artifact(packed: Packed) -> Predictor:
     except BadArtifact:
         raise
     except (BadInput, KeyError, TypeError, ValueError, IndexError) as error:
-        raise BadArtifact(f"these arrays and their manifest do not make a network: {error!r}") from error
+        raise _no_network(error) from error
 
 
 def _architecture(manifest: dict[str, Any]) -> Architecture:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from model import calibration, dataset, health, weights
-from model.config import PLATEAU, TrainConfig, config_from
+from model.config import PLATEAU, TrainConfig
 from model.dataset import Dataset, Scaler
 from model.epochs import Examples, batches_of, epochs, examples, pooled
 from model.errors import TrainingFailed
@@ -22,7 +22,7 @@ from model.network import gradcheck, losses, network
 from model.network.gradcheck import GradientCheck
 from model.network.network import Network
 from model.network.schedules import plateau
-from model.predictor import LEVEL
+from model.predictor import LEVEL, learned
 
 Float32 = NDArray[np.float32]
 
@@ -35,6 +35,7 @@ CACHE_BYTES = 1 << 20
 class WarmStart:
     """Where a training may go on from: an earlier version's network and the scaling that it was learned in."""
 
+    features: FeatureSet
     network: Network  # of one member
     scaler: Scaler
 
@@ -58,6 +59,7 @@ class Fit:
     scaler: Scaler
     temperature: float
     knots: Float32 | None  # (2, n): of the isotonic calibration, where the config asks for it
+    spread: float  # nats: standard deviation of the logit of up, before calibration, over the rows of early stopping
     interval: float  # half-width of the 90 % interval of the return, in units of its expected size
     base_rate: float  # share of up in the whole window, the held-back rows included
     gradient_check: GradientCheck
@@ -161,11 +163,12 @@ def _prepare(place: int, member: Member, config: TrainConfig) -> _Run:
         scaler = dataset.fit_scaler(learn.X)
         start = network.initialise(architecture, (initial_rng,))
     else:
-        scaler, start = member.warm.scaler, member.warm.network
-        if start.architecture != architecture:
+        scaler, kept = member.warm.scaler, member.warm.network
+        if member.warm.features != newest.features or not network.alike(kept.architecture, architecture):
             raise TrainingFailed(
                 "a warm start needs the same features and layers as the version it starts from"
             )
+        start = Network(architecture, kept.parameters, kept.statistics)
     given = examples(scaler.apply(learn.X), (learn.up, learn.target), weights.of(learn, config))
     return _Run(
         place=place,
@@ -285,6 +288,7 @@ def _finish(run: _Run, config: TrainConfig) -> Fit | TrainingFailed:
         scaler=run.scaler,
         temperature=1.0 if isotonic else calibration.temperature(stop[:, 0], up),
         knots=calibration.isotonic(stop[:, 0], up).astype(np.float32) if isotonic else None,
+        spread=float(np.ptp(stop[:, 0]) and stop[:, 0].std()),
         interval=calibration.conformal_width(run.held.log_return / run.held.scale - held[:, 1], LEVEL),
         base_rate=run.base_rate,
         gradient_check=run.checked,
@@ -329,11 +333,6 @@ def contents(fit: Fit) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
 
 
 def warm_start(arrays: dict[str, NDArray[Any]], manifest: dict[str, Any]) -> WarmStart:
-    """Where a version's arrays and manifest let a training go on from."""
-    mean = arrays["mean"]
-    architecture = config_from(manifest["config"]).architecture(len(mean))
-    # versions made before there was anything to keep besides parameters have no statistics
-    statistics = arrays.get("statistics", np.empty(0, np.float32))
-    return WarmStart(
-        Network(architecture, arrays["parameters"][None], statistics[None]), Scaler(mean, arrays["scale"])
-    )
+    """Where a version's arrays and manifest let a training go on from. Raises BadArtifact where they do not fit together."""
+    kept = learned(arrays, manifest)
+    return WarmStart(kept.features, kept.network, Scaler(arrays["mean"], arrays["scale"]))

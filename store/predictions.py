@@ -3,6 +3,7 @@
 A bar's first Signal stands, whoever asks again. It is committed before it is given away.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -197,7 +198,12 @@ def _say(
     if broken is not None:
         return abstain(Reason.GAP, broken.told)
     x, close = newest.X[0], float(newest.close[0])
-    forecast = model.predict(x, float(newest.scale[0]), close)
+    scale = float(newest.scale[0])
+    # a feature is finite by law, but was proven on some markets only
+    for name, number in (*zip(model.features.columns, x.tolist(), strict=True), ("volatility", scale)):
+        if not math.isfinite(number):
+            return abstain(Reason.OUT_OF_DOMAIN, f"{name} is {number}: no answer can stand on that")
+    forecast = model.predict(x, scale, close)
     signal = Prediction(
         market=market,
         as_of=as_of,

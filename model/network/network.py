@@ -194,6 +194,26 @@ def _layers(parts: Sequence[Part], inputs: int, start: int) -> Iterator[Layer]:
             yield Layer("", slice(start + share.start, start + share.stop), part)
 
 
+def alike(one: Architecture, other: Architecture) -> bool:
+    """Whether equal numbers make them answer alike: they may differ in dropout, and in how weights are drawn at first."""
+    return one.inputs == other.inputs and _bare(one.parts) == _bare(other.parts)
+
+
+def _bare(parts: Sequence[Part]) -> tuple[Part, ...]:
+    """The parts without what makes no difference to an answer."""
+    bare: list[Part] = []
+    for part in parts:
+        if isinstance(part, Residual):
+            bare.append(Residual(_bare(part.parts)))
+        elif isinstance(part, Dense):
+            bare.append(Dense(part.units))
+        elif isinstance(part, Conv1d):
+            bare.append(Conv1d(part.bars, part.channels, part.kernel))
+        elif not isinstance(part, Dropout):
+            bare.append(part)
+    return tuple(bare)
+
+
 def _part_document(part: Part) -> dict[str, Any]:
     given = {field.name: getattr(part, field.name) for field in fields(part)}  # type: ignore[arg-type]
     if isinstance(part, Residual):

@@ -141,10 +141,7 @@ def export(
         import model.onnx
     except ModuleNotFoundError as error:
         raise WrongUsage(f"the package {error.name} is not there: pip install barprop[onnx]") from error
-    if file.exists() and not force:
-        raise BadInput(f"{file} is there already; --force writes over it")
-    if not file.parent.is_dir():
-        raise BadInput(f"there is no folder {file.parent} to write {file.name} into")
+    target = _target(file, force)
 
     import model.predictor
     import store.database
@@ -160,11 +157,35 @@ def export(
         "timeframe": found.market.timeframe,
     }
     content = model.onnx.exported(predictor, about)
-    _write(file, content)
+    try:
+        _write(target, content)
+    except OSError as error:  # it names a file of ours that the user never saw
+        raise BadInput(f"{file}: {error.strerror}") from error
     if as_json:
         output.document({"version": version, "format": form, "file": str(file), "bytes": len(content)})
         return
     output.line(f"version {version} of {found.market} is in {file}: {len(content)} bytes")
+
+
+def _target(file: Path, force: bool) -> Path:
+    """Where a file is written that the user calls so: a link is followed, as a shell's redirection does. Raises BadInput
+    where it may not be written."""
+    try:
+        target = file.resolve()
+        there = target.exists()
+    except (OSError, RuntimeError) as error:  # of a link to itself; a name may be too long
+        reason = error.strerror if isinstance(error, OSError) else "a link that leads to itself"
+        raise BadInput(f"{file}: {reason}") from error
+    if there and not target.is_file():
+        raise BadInput(f"{file} is there already and no regular file: name another")
+    if there and not force:
+        raise BadInput(f"{file} is there already; --force writes over it")
+    if not target.parent.is_dir():
+        missing = f"{target.parent}, where {file} leads," if file.is_symlink() else file.parent
+        raise BadInput(f"there is no folder {missing} to write {target.name} into")
+    if target.is_symlink():
+        raise BadInput(f"{file}: a link that leads to itself")
+    return target
 
 
 def _write(file: Path, content: bytes) -> None:

@@ -17,8 +17,9 @@ import store.predictions
 import store.runs
 import store.versions
 from jobs import executors
-from model import artifact, bars, training
-from model.errors import BadArtifact, Busy, TrainingFailed
+from model import artifact, bars
+from model.config import config_from
+from model.errors import Busy, TrainingFailed
 from store.database import Engine
 from store.settings import load
 from tests.model import synthetic
@@ -70,7 +71,7 @@ def test_it_leaves_a_version_its_run_its_health_and_its_role(database: Engine) -
     assert len(run.curve) == len(health["epochs"]) >= 1
     assert health["verdict"] == result["gradient_health"]["verdict"]
     assert {"horizon", "config", "features_sha256", "fitted_until", "held", "libraries"} <= set(manifest)
-    assert training.config_from(manifest["config"]).window == 800
+    assert config_from(manifest["config"]).window == 800
 
 
 def test_the_same_bars_and_settings_give_the_same_weights_and_no_second_opinion(engine: Engine) -> None:
@@ -169,7 +170,7 @@ def test_a_warm_start_from_a_damaged_champion_says_so(engine: Engine) -> None:
     first = retrain(engine, market_id)["version"]
     with store.database.write(engine) as conn:
         conn.exec_driver_sql("UPDATE versions SET weights = zeroblob(8) WHERE id = ?", (first,))
-    with pytest.raises(BadArtifact):
+    with pytest.raises(TrainingFailed, match="cannot go on from version"):
         retrain(engine, market_id, warm=True)
 
 
@@ -177,9 +178,7 @@ def test_a_candidate_that_answers_the_same_whatever_it_is_asked_is_never_champio
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usual = jobs.retrain.config_of
-    monkeypatch.setattr(
-        jobs.retrain, "config_of", lambda *given: replace(usual(*given), initialiser="zero")
-    )
+    monkeypatch.setattr(jobs.retrain, "config_of", lambda *given: replace(usual(*given), initialiser="zero"))
     market_id = ingest(engine)
     result = retrain(engine, market_id)
     assert result["outcome"] == "rejected"

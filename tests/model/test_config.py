@@ -21,6 +21,7 @@ WRONG: dict[str, tuple[list[Any], str]] = {
     "horizon": ([0, -1, 1.5, NAN], "at least 1"),
     "window": ([0, -5, 900.5], "at least 1"),
     "dead_zone": ([-0.1, NAN, INF], "0 or more"),
+    "jump_z": ([0, -1.0, NAN, INF], "above 0"),
     "half_life": ([0, -1, 0.5, NAN], "at least 1"),
     "uniqueness": (["yes", 1], "True or False"),
     "features": ([("no such feature",), (), (DEFAULT.names[0],) * 2], "feature"),
@@ -57,6 +58,7 @@ YOUNGER: dict[str, Any] = {
     "warm_up": 0.0,
     "clip_value": None,
     "dead_zone": 0.0,
+    "jump_z": 60.0,
     "half_life": None,
     "uniqueness": False,
     "inputs": (),
@@ -67,6 +69,7 @@ OTHER = TrainConfig(
     horizon=3,
     window=5_000,
     dead_zone=0.25,
+    jump_z=30.0,
     half_life=700,
     uniqueness=True,
     features=DEFAULT.names[:7],
@@ -128,7 +131,13 @@ def test_what_is_no_number_is_refused(name: str, value: Any) -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("hidden", [16, 8]), ("hidden", "16"), ("hidden", 16), ("features", list(DEFAULT.names)), ("inputs", [])],
+    [
+        ("hidden", [16, 8]),
+        ("hidden", "16"),
+        ("hidden", 16),
+        ("features", list(DEFAULT.names)),
+        ("inputs", []),
+    ],
 )
 def test_what_is_no_tuple_is_refused(name: str, value: Any) -> None:
     """A list could be changed afterwards; what was read from JSON comes through config_from."""

@@ -156,7 +156,8 @@ def test_a_warm_start_of_a_version_without_statistics_is_possible() -> None:
 
 
 @pytest.mark.parametrize(
-    "other", [{"dropout": 0.0}, {"dropout": 0.6}, {"initialiser": "xavier"}, {"dropout": 0.1, "residual": True}]
+    "other",
+    [{"dropout": 0.0}, {"dropout": 0.6}, {"initialiser": "xavier"}, {"dropout": 0.1, "residual": True}],
 )
 def test_a_warm_start_may_drop_out_more_or_less(other: dict[str, Any]) -> None:
     """Dropout has no numbers, and neither has what fresh weights would be drawn from."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from model import dataset, epochs, features, training, weights
 from model.bars import timeframe
-from model.config import TrainConfig
+from model.config import TrainConfig, config_from
 from model.errors import BadInput, TrainingFailed
 from model.labels import triple_barrier
 from model.network import losses
@@ -236,4 +236,4 @@ def test_a_setting_of_weights_is_kept_and_trains_the_same_again(setting: dict[st
     assert (one.network.parameters == again.network.parameters).all()
     assert (one.network.parameters != training.fit(FAR, SMALL).network.parameters).any()
     _, manifest = training.contents(one)
-    assert training.config_from(manifest["config"]) == config
+    assert config_from(manifest["config"]) == config
