@@ -275,6 +275,8 @@ def perceptron(
         raise BadInput(f"unknown activation {activation!r}; one of {', '.join(ACTIVATIONS)}")
     if normalisation is not None and normalisation not in NORMALISATIONS:
         raise BadInput(f"unknown normalisation {normalisation!r}; one of {', '.join(NORMALISATIONS)}")
+    if not 0 <= dropout < 1:
+        raise BadInput(f"dropout is a fraction from 0 to below 1, not {dropout}")
     gain = ACTIVATIONS[activation].gain
     parts: list[Part] = []
     width = inputs
@@ -287,8 +289,6 @@ def perceptron(
             block.append(Dropout(dropout))
         parts += [Residual(tuple(block))] if residual and units == width else block
         width = units
-    if not 0 <= dropout < 1:
-        raise BadInput(f"dropout is a fraction from 0 to below 1, not {dropout}")
     # the outputs start small, so that the first loss is that of knowing nothing
     return Architecture(inputs, (*parts, Dense(outputs, initialiser, 1.0, scale=0.1)))
 
