@@ -27,7 +27,8 @@ from model.predictor import LEVEL, learned
 Float32 = NDArray[np.float32]
 
 # Members are trained side by side as long as what a step of theirs touches fits a core's cache; more wait their turn.
-# Measured: eight networks 32-64-32-2 gain two times, of larger ones each is as fast alone.
+# Measured: eight networks 32-64-32-2 gain 1.7 times, of larger ones each is as fast alone; a second thread pays where
+# single products take long, from some hundred units and a thousand rows on.
 CACHE_BYTES = 1 << 20
 
 
