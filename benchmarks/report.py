@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import platform
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ import polars as pl
 from rich.console import Console
 from rich.table import Table
 from threadpoolctl import threadpool_info
+
+WIDTH = 140  # of a table that goes to a file, where nobody has said how wide that is
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ def show(name: str, rows: Sequence[Row], as_json: bool) -> None:
             row.case, str(row.threads), _figure(row.ours), row.peer or "", _figure(row.peer_value), row.unit,
             "" if row.ratio is None else f"{row.ratio:.2f}",
         )  # fmt: skip
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else WIDTH)
     console.print(table)
     console.print(
         "ratio above 1: ours is better.", ", ".join(f"{k} {v}" for k, v in machine().items()), style="dim"

@@ -9,8 +9,9 @@ from model.errors import BadInput
 from model.features import DEFAULT, FeatureSet, Input, inputs_from
 from model.network.activations import ACTIVATIONS
 from model.network.initialisers import INITIALISERS
-from model.network.losses import BinaryCrossEntropy, Head, Huber
+from model.network.losses import BinaryCrossEntropy, Huber
 from model.network.network import NORMALISATIONS, Architecture, perceptron
+from model.network.objective import Head
 from model.network.optimisers import OPTIMISERS
 from model.network.schedules import SCHEDULES
 

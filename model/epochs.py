@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from model import health
 from model.config import TrainConfig
 from model.health import GradientHealth
-from model.network import finite, losses, network, optimisers
+from model.network import finite, network, objective, optimisers
 from model.network.activations import Array
-from model.network.losses import Head
 from model.network.network import Network, Tape
+from model.network.objective import Head
 from model.network.optimisers import OPTIMISERS
 from model.network.schedules import SCHEDULES, constant, warmed
 from model.network.wires import Rngs
@@ -115,7 +115,7 @@ def epochs(
     targets = [np.empty((members, size), target.dtype) for target in given.targets]
     weight = np.ones((*given.weight.shape[:-1], members, size), nets.parameters.dtype)
     weighed = bool((given.weight != 1).any())
-    loss_of = losses.bind(heads, tape.outputs, targets, weight, tape.d_outputs)
+    loss_of = objective.bind(heads, tape.outputs, targets, weight, tape.d_outputs)
     watch = health.Watch(nets, tape, gradients)
     optimiser = OPTIMISERS[config.optimiser]
     moments = tuple(np.zeros_like(gradients) for _ in range(optimiser.moments))

@@ -20,7 +20,7 @@ from model.errors import BadInput
 from model.network.activations import Array
 from model.network.gates import Activate
 from model.network.layers import Conv1d, Dense
-from model.network.network import NAMES, Architecture, Network, Tape, leaves
+from model.network.network import LEARN, Architecture, Network, Tape, leaves
 from model.network.wires import Gate
 
 # From the worst to the best; a training is what the worst of its later layers is.
@@ -88,8 +88,6 @@ class GradientHealth:
     cosine: float | None = None
     noise_scale: float | None = None
 
-
-LEARN = tuple(NAMES)  # the kinds of parts that are layers
 
 Among = tuple[float | None, float | None]  # cosine and noise scale
 

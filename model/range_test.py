@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.errors import BadInput
-from model.network import losses, network, optimisers
+from model.network import network, objective, optimisers
 from model.network.activations import Array
-from model.network.losses import Head
 from model.network.network import Network
+from model.network.objective import Head
 from model.network.optimisers import Optimiser
 
 Float64 = NDArray[np.float64]
@@ -114,7 +114,7 @@ def descent(
         target[None].astype(dtype) if np.issubdtype(target.dtype, np.floating) else target[None]
         for target in targets
     ]
-    loss_of = losses.bind(heads, tape.outputs, given, np.ones((1, len(x)), dtype), tape.d_outputs)
+    loss_of = objective.bind(heads, tape.outputs, given, np.ones((1, len(x)), dtype), tape.d_outputs)
     moments = tuple(np.zeros_like(gradients) for _ in range(optimiser.moments))
     scratch, norms = np.empty_like(gradients), np.empty(1, dtype)
 

@@ -18,7 +18,7 @@ from model.epochs import Examples, batches_of, epochs, examples, pooled
 from model.errors import TrainingFailed
 from model.features import FeatureSet
 from model.health import GradientHealth
-from model.network import gradcheck, losses, network
+from model.network import gradcheck, network, objective
 from model.network.gradcheck import GradientCheck
 from model.network.network import Network
 from model.network.schedules import plateau
@@ -259,7 +259,7 @@ def _stop_loss(run: _Run, config: TrainConfig) -> Callable[[Network], float]:
     tape.inputs[..., :-1] = run.scaler.apply(run.stop.X)
     targets = [target[None] for target in (run.stop.up, run.stop.target)]
     alike = np.ones((1, n), np.float32)
-    loss_of = losses.bind(config.heads(), tape.outputs, targets, alike, np.empty_like(tape.outputs))
+    loss_of = objective.bind(config.heads(), tape.outputs, targets, alike, np.empty_like(tape.outputs))
 
     def judge(net: Network) -> float:
         judged.parameters[...], judged.statistics[...] = net.parameters, net.statistics

@@ -11,9 +11,10 @@ from model.doctor import Patient, plain
 from model.network.activations import ACTIVATIONS, Array
 from model.network.gates import Activate, Dropout
 from model.network.layers import Dense
-from model.network.losses import BinaryCrossEntropy, Call, Head, Target
+from model.network.losses import BinaryCrossEntropy, Call, Target
 from model.network.network import Architecture, Layer, Residual
 from model.network.normalisation import BatchNorm, LayerNorm
+from model.network.objective import Head
 from model.network.wires import Bound, Part, Share, Wire
 
 Inflict = Callable[[Patient, Rng], Patient]

@@ -11,7 +11,7 @@ from threadpoolctl import threadpool_limits
 from benchmarks.sides.work import DECAY, RATE, RETURN_WEIGHT, Epoch, Work
 from model import epochs, health
 from model.config import TrainConfig
-from model.network import losses, network
+from model.network import network, objective
 from model.network.network import Network, Tape
 from model.training import side_by_side
 
@@ -79,7 +79,7 @@ def passes(given: Work, kind: str) -> Epoch:
     assert tape.d_outputs is not None
     tape.inputs[..., :-1] = given.X[:, : shape.batch]
     targets = [rows[:, : shape.batch] for rows in (given.up, given.target)]
-    loss_of = losses.bind(
+    loss_of = objective.bind(
         TrainConfig(return_weight=RETURN_WEIGHT).heads(),
         tape.outputs,
         targets,

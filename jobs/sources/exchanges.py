@@ -73,7 +73,9 @@ def connect(
     try:
         import ccxt
     except ModuleNotFoundError as error:
-        raise BadInput(f"the package {error.name} is not there: pip install barprop[exchanges]") from error
+        raise BadInput(
+            f"the package {error.name} is not there: pip install '.[exchanges]' in Barprop's folder"
+        ) from error
     if name not in ccxt.exchanges:
         raise BadInput(f"ccxt knows no exchange {name!r}: its names are such as binance, bybit, kraken")
     # proxies are taken from the environment, as elsewhere; the last answer tells garbage from an answer

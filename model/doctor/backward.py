@@ -3,7 +3,7 @@
 import numpy as np
 
 from model.doctor.patient import Float64, Patient, Rule
-from model.network import gradcheck, losses, network
+from model.network import gradcheck, network, objective
 from model.network.network import Network
 
 # The same sums over the same numbers: only a fault makes any difference.
@@ -43,7 +43,7 @@ def _gradient(patient: Patient, probe: Network, batches: tuple[slice, ...]) -> F
     tape = network.bind(probe, rows, buffer, (masks,))
     assert tape.d_outputs is not None
     targets = [np.empty((1, rows)) for _ in patient.targets]
-    loss_of = losses.bind(patient.heads, tape.outputs, targets, np.ones((1, rows)), tape.d_outputs)
+    loss_of = objective.bind(patient.heads, tape.outputs, targets, np.ones((1, rows)), tape.d_outputs)
     for batch in batches:
         masks.bit_generator.state = drawn
         tape.inputs[..., :-1] = patient.X[batch]

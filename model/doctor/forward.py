@@ -7,7 +7,7 @@ import numpy as np
 
 from model.doctor import plain
 from model.doctor.patient import Patient, Rule
-from model.network import losses, network
+from model.network import network, objective
 from model.network.gates import Dropout
 from model.network.normalisation import MOMENTUM, BatchNorm
 from model.network.wires import Part, Share, Wire
@@ -106,7 +106,7 @@ def losses_agree(patient: Patient) -> tuple[bool, str]:
     outputs = 2 * rng.standard_normal((n, patient.architecture.outputs))
     weight = rng.uniform(0.5, 1.5, n)
     given = [target[None].astype(np.float64) for target in targets]
-    bound = losses.bind(patient.heads, outputs[None], given, weight[None], np.zeros((1, *outputs.shape)))
+    bound = objective.bind(patient.heads, outputs[None], given, weight[None], np.zeros((1, *outputs.shape)))
     found, expected, column = float(bound()[0]), 0.0, 0
     for head, target in zip(patient.heads, targets, strict=True):
         columns = slice(column, column + head.loss.outputs)

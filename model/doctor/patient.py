@@ -11,9 +11,9 @@ from model import dataset
 from model.config import TrainConfig
 from model.doctor import plain
 from model.network.layers import Conv1d, Dense
-from model.network.losses import Head
 from model.network.network import Architecture, Layer, Network, initialise
 from model.network.normalisation import LayerNorm
+from model.network.objective import Head
 from model.network.optimisers import OPTIMISERS, Optimiser
 
 Float32 = NDArray[np.float32]

@@ -8,9 +8,9 @@ import numpy as np
 
 from model import epochs, health, range_test, weights
 from model.doctor.patient import Float32, Patient, Rule
-from model.network import losses, network
+from model.network import network, objective
 from model.network.activations import Array
-from model.network.losses import Head
+from model.network.objective import Head
 
 # Rows by how much each counts, or so large a share of them all: the weights of fewer learn noise. The doctor asks for
 # as many before it judges whether labels can be told.
@@ -75,7 +75,7 @@ def first_loss(patient: Patient) -> tuple[bool, str]:
 def _alone(head: Head, outputs: Array, target: Float32) -> float:
     """The mean loss of one head, whatever its weight beside others."""
     row = np.asarray(target[None], np.float32)
-    bound = losses.bind(
+    bound = objective.bind(
         (replace(head, weight=1.0),), outputs, [row], np.ones_like(row), np.empty_like(outputs)
     )
     return float(bound()[0])

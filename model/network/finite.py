@@ -4,9 +4,7 @@ import numpy as np
 
 from model.network.activations import Array
 from model.network.gates import Activate
-from model.network.network import NAMES, Network, Tape, leaves
-
-LEARN = tuple(NAMES)  # the kinds of parts that are layers
+from model.network.network import LEARN, Network, Tape, leaves
 
 
 def first_broken(network: Network, gradients: Array, tape: Tape, member: int) -> str | None:

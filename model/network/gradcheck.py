@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.errors import BadInput
-from model.network import losses
+from model.network import objective
 from model.network.activations import Array
-from model.network.losses import Head
 from model.network.network import Network, bind
+from model.network.objective import Head
 
 LIMIT = 1e-7
 # The more rows, the more units of which one may stand next to its kink.
@@ -75,7 +75,7 @@ def check(
     tape = bind(twin, len(x), gradients, (masks,))
     assert tape.d_outputs is not None
     tape.inputs[..., :-1] = x
-    loss_of = losses.bind(
+    loss_of = objective.bind(
         heads,
         tape.outputs,
         [_exact(target[None, :ROWS]) for target in targets],
@@ -104,7 +104,8 @@ def check(
             longer, before = last
             smooth = n + (n - before) / ((longer / h) ** 2 - 1)
             last = h, n
-            found = [abs(a - slope) / max(abs(a) + abs(slope), floor) for slope in (n, smooth)]
+            least = max(floor, unseen / shorter)  # of a shorter step rounding hides more
+            found = [abs(a - slope) / max(abs(a) + abs(slope), least) for slope in (n, smooth)]
             errors.append(min(error if math.isfinite(error) else math.inf for error in found))
             if errors[-1] <= LIMIT:
                 return errors[-1], shorter < 1

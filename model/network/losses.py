@@ -6,7 +6,7 @@ Constants are 0-d arrays of the outputs' type, as a Python number would be conve
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -47,14 +47,14 @@ def _like(array: Array, number: int) -> tuple[Array, ...]:
     return tuple(np.empty(array.shape, array.dtype) for _ in range(number))
 
 
-def _check(name: str, value: float, fine: bool, wanted: str) -> None:
+def check(name: str, value: float, fine: bool, wanted: str) -> None:
     if not (math.isfinite(value) and fine):
         raise BadInput(f"{name} is {value}, but has to be {wanted}")
 
 
 def _check_cross_entropy(smoothing: float, focal: float) -> None:
-    _check("smoothing", smoothing, 0 <= smoothing < 1, "at least 0 and below 1")
-    _check("focal", focal, focal >= 0, "0 or more")
+    check("smoothing", smoothing, 0 <= smoothing < 1, "at least 0 and below 1")
+    check("focal", focal, focal >= 0, "0 or more")
 
 
 def _softplus_tail(q: Array, out: Array) -> None:
@@ -82,7 +82,7 @@ class BinaryCrossEntropy:
 
     def __post_init__(self) -> None:
         _check_cross_entropy(self.smoothing, self.focal)
-        _check("up_weight", self.up_weight, self.up_weight > 0, "above 0")
+        check("up_weight", self.up_weight, self.up_weight > 0, "above 0")
 
     def bind(self, outputs: Array, target: Target, weight: Array, losses: Array, d_outputs: Array) -> Call:
         if self == BinaryCrossEntropy():
@@ -139,12 +139,12 @@ class CategoricalCrossEntropy:
     class_weights: tuple[float, ...] = ()  # all 1
 
     def __post_init__(self) -> None:
-        _check("classes", self.classes, self.classes >= 2, "2 or more")
+        check("classes", self.classes, self.classes >= 2, "2 or more")
         _check_cross_entropy(self.smoothing, self.focal)
         if self.class_weights and len(self.class_weights) != self.classes:
             raise BadInput(f"class_weights are {len(self.class_weights)}, but classes are {self.classes}")
         for weight in self.class_weights:
-            _check("a class weight", weight, weight >= 0, "0 or more")
+            check("a class weight", weight, weight >= 0, "0 or more")
 
     @property
     def outputs(self) -> int:
@@ -251,7 +251,7 @@ class Huber:
     outputs: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
-        _check("delta", self.delta, self.delta > 0, "above 0")
+        check("delta", self.delta, self.delta > 0, "above 0")
 
     def bind(self, outputs: Array, target: Target, weight: Array, losses: Array, d_outputs: Array) -> Call:
         low, high, half = _constants(outputs, -self.delta, self.delta, 0.5)
@@ -277,7 +277,7 @@ class Quantile:
     outputs: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
-        _check("level", self.level, 0 < self.level < 1, "above 0 and below 1")
+        check("level", self.level, 0 < self.level < 1, "above 0 and below 1")
 
     def bind(self, outputs: Array, target: Target, weight: Array, losses: Array, d_outputs: Array) -> Call:
         half, shift = _constants(outputs, 0.5, 0.5 - self.level)
@@ -328,7 +328,7 @@ class GaussianLikelihood:
     outputs: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
-        _check("least_variance", self.least_variance, self.least_variance > 0, "above 0")
+        check("least_variance", self.least_variance, self.least_variance > 0, "above 0")
 
     def bind(self, outputs: Array, target: Target, weight: Array, losses: Array, d_outputs: Array) -> Call:
         (mean, log_variance), (d_mean, d_s) = (np.moveaxis(array, 2, 0) for array in (outputs, d_outputs))
@@ -368,77 +368,6 @@ LOSSES: dict[str, type[Loss]] = {
     "quantile": Quantile,
     "gaussian_likelihood": GaussianLikelihood,
 }
-
-
-@dataclass(frozen=True)
-class Head:
-    """One of a network's outputs: its loss, and what that counts for in the joint loss."""
-
-    loss: Loss
-    weight: float = 1.0
-    name: str = ""
-
-    def __post_init__(self) -> None:
-        _check(f"the weight of head {self.name!r}", self.weight, self.weight >= 0, "0 or more")
-
-
-def _check_fit(
-    heads: Sequence[Head], outputs: Array, targets: Sequence[Target], weight: Array, d_outputs: Array
-) -> None:
-    """Raises BadInput unless columns, shapes and types are what `bind` says of its arguments."""
-    columns, width = [head.loss.outputs for head in heads], outputs.shape[2]
-    if not heads or len(targets) != len(heads) or width != sum(columns):
-        raise BadInput(f"heads of {columns} columns for {width} columns and {len(targets)} targets")
-    rows, dtype = outputs.shape[:2], outputs.dtype
-    weighed = rows if weight.ndim == 2 else (len(heads), *rows)
-    wanted: list[tuple[Target, Any, Any]] = [(d_outputs, dtype, outputs.shape), (weight, dtype, weighed)]
-    for head, target in zip(heads, targets, strict=True):
-        classes = isinstance(head.loss, CategoricalCrossEntropy)
-        wanted.append((target, np.dtype(np.int64) if classes else dtype, rows))
-    for array, type_, shape in wanted:
-        if (array.dtype, array.shape) != (type_, shape):
-            raise BadInput(f"{array.dtype} {array.shape} where {type_} {shape} is wanted")
-
-
-def bind(
-    heads: Sequence[Head], outputs: Array, targets: Sequence[Target], weight: Array, d_outputs: Array
-) -> Callable[[], Array]:
-    """A call that fills `d_outputs` (K, B, W) with the gradient of the joint loss, and gives the members' losses (K,).
-
-    The joint loss is the sum over heads of head.weight * mean over B of (weight * loss). Heads read consecutive columns
-    of `outputs` (K, B, W), `targets` (K, B) belong to them in the same order, `weight` (K, B) weighs rows, or (H, K, B)
-    each head's. All arrays may change between calls; the losses' array is the same at each. Raises BadInput where arrays do not fit together.
-
-    A call allocates nothing as long as rows and members lie at one stride, as in columns of a contiguous array; rows
-    cut from a longer array are right too, but buffered by NumPy where K > 1.
-    """
-    _check_fit(heads, outputs, targets, weight, d_outputs)
-    members, rows, _ = outputs.shape
-    # (H, K, B), so that each head's part is contiguous: NumPy would buffer what it cannot walk at one stride
-    losses = np.empty((len(heads), members, rows), outputs.dtype)
-    of_heads, of_members = (np.empty(shape, outputs.dtype) for shape in (losses.shape[:2], members))
-    row_weight, per_row = np.empty(weight.shape, outputs.dtype), np.array(1 / rows, outputs.dtype)
-    weighings, calls, column = [], [], 0
-    for i, (head, target) in enumerate(zip(heads, targets, strict=True)):
-        columns = slice(column, column + head.loss.outputs)
-        column = columns.stop
-        own = of_head = row_weight if weight.ndim == 2 else row_weight[i]
-        if head.weight != 1:
-            own = np.empty_like(of_head)
-            weighings.append((of_head, np.array(head.weight, outputs.dtype), own))
-        calls.append(head.loss.bind(outputs[..., columns], target, own, losses[i], d_outputs[..., columns]))
-
-    def call() -> Array:
-        np.multiply(weight, per_row, row_weight)
-        for of_head, head_weight, own in weighings:
-            np.multiply(of_head, head_weight, own)
-        for head_call in calls:
-            head_call()
-        np.add.reduce(losses, axis=2, out=of_heads)
-        np.add.reduce(of_heads, axis=0, out=of_members)
-        return of_members
-
-    return call
 
 
 def cross_entropy(logit: Array, up: Array) -> tuple[Array, Array]:

@@ -17,6 +17,7 @@ from model.network.wires import Bound, Gate, Part, Rngs, Share, Wire, wire
 
 # What people call the parts that learn, each kind counted by itself; the last dense layer is the output.
 NAMES: dict[type[Any], str] = {Dense: "hidden", Conv1d: "conv", LayerNorm: "norm", BatchNorm: "norm"}
+LEARN = tuple(NAMES)
 NORMALISATIONS: dict[str, type[LayerNorm] | type[BatchNorm]] = {"layer": LayerNorm, "batch": BatchNorm}
 
 

@@ -65,7 +65,7 @@ def ingest(
     Rows that break the rules (not closed yet, high below low, a price that is not positive) are counted and left
     out. A file without one good row is refused, and nothing of it is stored. Of an exchange's bars those that are
     missing are asked for, page by page: what was interrupted goes on when it is started again. It needs ccxt:
-    pip install barprop[exchanges]
+    pip install '.[exchanges]'
     """
     if exchange is None:
         if (given := [exchange_symbol, since, until]) != [None] * len(given):

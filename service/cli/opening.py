@@ -34,6 +34,16 @@ def features(settings: Settings, prove: bool = True) -> None:
     store.features.register(settings, prove)
 
 
+def training(settings: Settings) -> None:
+    """Looks at the settings of trainings, for commands that start them later; what cannot be used is wrong usage."""
+    import jobs.retrain
+
+    try:
+        jobs.retrain.config_of(settings, {})
+    except BadInput as error:
+        raise WrongUsage(f"setting training: {error}") from error
+
+
 @contextmanager
 def database(**flags: dict[str, Any]) -> Iterator[tuple[Settings, Engine]]:
     """The settings and an engine whose schema is ready, closed when the block is left.

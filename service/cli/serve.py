@@ -71,6 +71,7 @@ def serve(
 
     with opening.database(**flags) as (settings, engine):
         opening.features(settings)
+        opening.training(settings)
         with store.database.read(engine) as conn:
             security.may_bind(settings.service.host, store.keys.any_usable(conn, datetime.now(UTC)))
         listening = bind(settings.service.host, settings.service.port)

@@ -135,12 +135,14 @@ def export(
     barprop versions export 7 --format onnx --output model.onnx --force
 
     The graph reads raw features (N, F) and scale (N,), the volatility of one bar's log return, and gives p_up and
-    expected_return; its metadata names the features. It needs the package onnx: pip install barprop[onnx]
+    expected_return; its metadata names the features. It needs the package onnx: pip install '.[onnx]' in Barprop's folder
     """
     try:
         import model.onnx
     except ModuleNotFoundError as error:
-        raise WrongUsage(f"the package {error.name} is not there: pip install barprop[onnx]") from error
+        raise WrongUsage(
+            f"the package {error.name} is not there: pip install '.[onnx]' in Barprop's folder"
+        ) from error
     target = _target(file, force)
 
     import model.predictor

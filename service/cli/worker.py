@@ -37,6 +37,7 @@ def worker(parent_pipe: ParentPipe = False, as_json: AsJson = False) -> None:
 
     settings = opening.settings()
     opening.features(settings)
+    opening.training(settings)
     if as_json:
         output.document({"pid": os.getpid(), "database": store.database.shown(settings.database.url)})
     jobs.worker.run(settings, stop)

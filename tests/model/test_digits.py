@@ -8,8 +8,9 @@ import pytest
 from model.config import TrainConfig
 from model.epochs import epochs, examples
 from model.network import network
-from model.network.losses import CategoricalCrossEntropy, Head
+from model.network.losses import CategoricalCrossEntropy
 from model.network.network import perceptron
+from model.network.objective import Head
 
 CLASSES, HIDDEN, SPLITS = 10, 64, 6
 CONFIG = TrainConfig(

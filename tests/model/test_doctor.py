@@ -14,7 +14,7 @@ from model import dataset, doctor, features
 from model.config import TrainConfig
 from model.doctor import RULES, Finding, Patient, forward, plain
 from model.errors import BadInput
-from model.network import losses, network
+from model.network import losses, network, objective
 from model.network.activations import ACTIVATIONS
 from model.network.gates import Activate
 from model.network.layers import Conv1d, Dense
@@ -348,7 +348,7 @@ def test_a_part_of_no_known_kind_is_refused() -> None:
 
 def test_a_loss_head_too_many_is_told() -> None:
     patient = synthetic()
-    patient = replace(patient, heads=(*patient.heads, losses.Head(losses.Squared())))
+    patient = replace(patient, heads=(*patient.heads, objective.Head(losses.Squared())))
     passed, evidence = forward.as_described(patient)
     assert not passed
     assert "2 outputs for heads that read 3" in evidence

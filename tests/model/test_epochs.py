@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from model.config import TrainConfig
 from model.epochs import Epoch, Examples, batches_of, epochs, examples, pooled
 from model.network import network
-from model.network.losses import BinaryCrossEntropy, Head, Huber
+from model.network.losses import BinaryCrossEntropy, Huber
 from model.network.network import Architecture, Network, perceptron
+from model.network.objective import Head
 from model.network.optimisers import OPTIMISERS
 
 ROWS, INPUTS, BATCH = 320, 5, 16

@@ -16,18 +16,18 @@ from model import dataset, features, health, training
 from model.config import TrainConfig
 from model.errors import BadInput
 from model.health import DEAD_ROWS, LOOKS, RARELY, VERDICTS, GradientHealth, Watch
-from model.network import finite, losses, network
+from model.network import finite, network, objective
 from model.network.activations import ACTIVATIONS
 from model.network.gates import Activate
 from model.network.layers import Conv1d, Dense
-from model.network.losses import BinaryCrossEntropy, Head, Huber
+from model.network.losses import BinaryCrossEntropy, Huber
 from model.network.network import Architecture, Network, Residual, perceptron
 from model.network.normalisation import LayerNorm
+from model.network.objective import Head
 from model.network.optimisers import OPTIMISERS
 from tests import real_bars
 
-ROWS = 256
-INPUTS = 12
+ROWS, INPUTS = 256, 12
 HEADS = Head(BinaryCrossEntropy()), Head(Huber(), 0.2)
 
 Change = Callable[[np.ndarray], None]
@@ -58,7 +58,7 @@ class Loop:
         self.watch = Watch(net, self.tape, self.gradients)
         assert self.tape.d_outputs is not None
         weight, *self.targets = np.ones((1 + len(HEADS), net.members, rows), net.parameters.dtype)
-        self.loss = losses.bind(HEADS, self.tape.outputs, self.targets, weight, self.tape.d_outputs)
+        self.loss = objective.bind(HEADS, self.tape.outputs, self.targets, weight, self.tape.d_outputs)
 
     def passes(self) -> None:
         """A new batch, there and back."""
@@ -595,6 +595,6 @@ def test_trainings_on_real_bars_are_healthy(market: str, activation: str, hidden
     initialiser = "he" if activation == "relu" else "xavier"
     config = TrainConfig(window=3000, epochs=4, hidden=hidden, activation=activation, initialiser=initialiser)
     fit = training.fit(data, config)
-    assert {fit.verdict, *(row.verdict for rows in fit.health for row in rows)} == {"healthy"}
-    assert fit.gradient_check.passed
+    verdicts = {row.verdict for rows in fit.health for row in rows}
+    assert (fit.gradient_check.passed, fit.verdict, verdicts) == (True, "healthy", {"healthy"})
     assert all(row.cosine is not None for rows in fit.health[1:] for row in rows)

@@ -8,8 +8,9 @@ from model.config import TrainConfig
 from model.doctor import Patient, plain
 from model.errors import BadInput
 from model.network.layers import Dense
-from model.network.losses import BinaryCrossEntropy, Head, Huber, Squared
+from model.network.losses import BinaryCrossEntropy, Huber, Squared
 from model.network.network import Architecture, Network
+from model.network.objective import Head
 from model.network.optimisers import OPTIMISERS
 from model.range_test import CLIMB, FALL, STEPS_A_DECADE, RangeTest, descent
 

@@ -14,8 +14,9 @@ from model.bars import timeframe
 from model.config import TrainConfig, config_from
 from model.errors import BadInput, TrainingFailed
 from model.labels import triple_barrier
-from model.network import losses
-from model.network.losses import BinaryCrossEntropy, Head, Huber
+from model.network import objective
+from model.network.losses import BinaryCrossEntropy, Huber
+from model.network.objective import Head
 from tests.model import synthetic
 
 HOUR = timeframe("1h")
@@ -153,19 +154,19 @@ def test_heads_with_weights_of_their_own_are_as_if_each_were_alone() -> None:
     up, target = (rng.random((3, 50)) < 0.5).astype(float), rng.standard_normal((3, 50))
     weight = rng.uniform(0, 2, (2, 3, 50))
     heads = (Head(BinaryCrossEntropy(), 1.0, "up"), Head(Huber(), 0.3, "return"))
-    found = losses.bind(heads, outputs, (up, target), weight, d_outputs)().copy()
+    found = objective.bind(heads, outputs, (up, target), weight, d_outputs)().copy()
     expected = np.zeros(3)
     for i, (head, own) in enumerate(zip(heads, (up, target), strict=True)):
         alone, column = np.empty((3, 50, 1)), outputs[..., i : i + 1].copy()
-        expected += losses.bind((head,), column, (own,), weight[i], alone)()
+        expected += objective.bind((head,), column, (own,), weight[i], alone)()
         np.testing.assert_allclose(d_outputs[..., i : i + 1], alone, rtol=1e-12)
     np.testing.assert_allclose(found, expected, rtol=1e-12)
     alike = np.stack((weight[0], weight[0]))
-    both = losses.bind(heads, outputs, (up, target), alike, d_outputs)().copy()
-    one = losses.bind(heads, outputs, (up, target), weight[0], np.empty_like(d_outputs))()
+    both = objective.bind(heads, outputs, (up, target), alike, d_outputs)().copy()
+    one = objective.bind(heads, outputs, (up, target), weight[0], np.empty_like(d_outputs))()
     assert (both == one).all()
     with pytest.raises(BadInput, match="is wanted"):
-        losses.bind(heads, outputs, (up, target), weight[:1], d_outputs)
+        objective.bind(heads, outputs, (up, target), weight[:1], d_outputs)
 
 
 def test_weights_by_head_that_are_alike_change_no_bit_of_a_training() -> None:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from model.errors import BadInput
@@ -15,9 +15,10 @@ from model.network.activations import ACTIVATIONS
 from model.network.gates import Activate, Dropout
 from model.network.gradcheck import LIMIT, GradientCheck
 from model.network.layers import Conv1d, Dense
-from model.network.losses import BinaryCrossEntropy, CategoricalCrossEntropy, GaussianLikelihood, Head, Huber
+from model.network.losses import BinaryCrossEntropy, CategoricalCrossEntropy, GaussianLikelihood, Huber
 from model.network.network import Architecture, Network, Residual, initialise, perceptron
 from model.network.normalisation import BatchNorm, LayerNorm
+from model.network.objective import Head
 from model.network.wires import Bound, Part, Share, Wire
 from tests.model.network.oracles import perceptrons
 
@@ -112,6 +113,7 @@ def test_every_head_may_have_its_own_columns_and_targets() -> None:
     activation=st.sampled_from(list(ACTIVATIONS)),
     seed=st.integers(0, 999),
 )
+@example(hidden=[1, 4, 1], activation="leaky_relu", seed=4)  # a kink so near that rounding decides
 @settings(max_examples=50, deadline=None)
 def test_units_on_their_kink_are_no_false_alarm(hidden: list[int], activation: str, seed: int) -> None:
     """With biases of zero, a layer whose inputs were all dropped has pre-activations of exactly 0."""

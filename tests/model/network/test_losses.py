@@ -21,15 +21,14 @@ from model.network.losses import (
     BinaryCrossEntropy,
     CategoricalCrossEntropy,
     GaussianLikelihood,
-    Head,
     Huber,
     LogCosh,
     Loss,
     Quantile,
     Squared,
-    bind,
     cross_entropy,
 )
+from model.network.objective import Head, bind
 
 # Each loss as its paper has it, for one row of outputs z (..., w) and targets t (...), written anew.
 

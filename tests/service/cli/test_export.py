@@ -150,7 +150,7 @@ def test_without_the_extra_it_says_what_to_install(
     monkeypatch.delitem(sys.modules, "model.onnx", raising=False)
     ran = barprop("versions", "export", 1, "--output", tmp_path / "model.onnx")
     assert (ran.code, ran.out) == (2, "")
-    assert "pip install barprop[onnx]" in ran.err
+    assert "pip install '.[onnx]'" in ran.err
     assert ran.err.count("\n") == 1
 
 

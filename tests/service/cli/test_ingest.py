@@ -92,7 +92,7 @@ def test_without_ccxt_it_says_what_to_install(
     monkeypatch.setitem(sys.modules, "ccxt", None)
     ran = barprop("ingest", "BTCUSDT", "1h", *FROM)
     assert ran.code == 2
-    assert "pip install barprop[exchanges]" in ran.err
+    assert "pip install '.[exchanges]'" in ran.err
 
 
 def test_a_file_needs_no_ccxt(
