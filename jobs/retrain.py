@@ -47,7 +47,7 @@ CHOSEN = {
         for name in (
             *("hidden", "activation", "initialiser", "normalisation", "residual", "dropout", "optimiser"),
             *("learning_rate", "schedule", "warm_up", "weight_decay", "clip_value", "clip_norm", "epochs"),
-            *("dead_zone", "uniqueness", "return_weight", "calibration"),
+            *("dead_zone", "uniqueness", "return_weight", "calibration", "members"),
         )
     },
     "batch": "batch_rows",
@@ -139,7 +139,7 @@ def run(
                 "check": fit.gradient_check.worst,
                 "layers": [health.document(layer) for layer in fit.health[-1]],
             },
-            "best_epoch": fit.best_epoch,
+            "best_epochs": list(fit.best_epochs),
             "rows": fit.rows,
             "breaks": broken,
             "bars_until": bars.iso(bars_until),

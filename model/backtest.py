@@ -66,12 +66,8 @@ def first_refit(data: Dataset, window: int) -> int | None:
 
 
 def forecasts(model: Predictor, data: Dataset) -> Said:
-    """The one-row forward pass over every row."""
-    one_bar = data.scale / np.sqrt(float(data.horizon))
-    said = [
-        model.predict(x, scale, close)
-        for x, scale, close in zip(data.X, one_bar.tolist(), data.close.tolist(), strict=True)
-    ]
+    """What is said of every row, to the bit as of each alone."""
+    said = model.forecasts(data.X, data.scale / np.sqrt(float(data.horizon)), data.close)
     return Said(np.full(len(said), model.base_rate), *np.array(said).reshape(-1, 5).T)
 
 

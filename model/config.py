@@ -25,7 +25,7 @@ OUTPUTS = 2  # the logit of up, and the forward return in units of recent volati
 
 
 # Whole numbers, and the least that each may be.
-LEAST = {"horizon": 1, "window": 1, "batch": 1, "epochs": 1, "patience": 1, "seed": 0, "blas_threads": 1}
+LEAST = {"horizon": 1, "window": 1, "batch": 1, "epochs": 1, "patience": 1, "seed": 0, "members": 1, "blas_threads": 1}
 TABLES: dict[str, tuple[str | None, ...]] = {
     "activation": tuple(ACTIVATIONS),
     "initialiser": tuple(INITIALISERS),
@@ -71,6 +71,7 @@ class TrainConfig:
     stop_fraction: float = 0.1
     held_fraction: float = 0.05
     calibration: str = "temperature"
+    members: int = 1  # networks that differ by their random numbers alone, and whose mean answers
     seed: int = 0
     blas_threads: int = 1
 
@@ -152,7 +153,7 @@ def config_from(document: dict[str, Any]) -> TrainConfig:
             raise BadInput(f"a training's {name} must be a list, not {document.get(name)!r}")
         listed[name] = tuple(document[name])
     listed["inputs"] = inputs_from(document.get("inputs", []))
-    return TrainConfig(**{**document, **listed})
+    return TrainConfig(**{"members": 1, **document, **listed})
 
 
 def _real(value: object) -> bool:

@@ -89,6 +89,13 @@ class GradientHealth:
     noise_scale: float | None = None
 
 
+def worst(members: Sequence[Sequence[GradientHealth]]) -> tuple[GradientHealth, ...]:
+    """Of several members' layers in one epoch, for each layer that of the member which is worst off there."""
+    return tuple(
+        min(layers, key=lambda layer: VERDICTS.index(layer.verdict)) for layers in zip(*members, strict=True)
+    )
+
+
 Among = tuple[float | None, float | None]  # cosine and noise scale
 
 

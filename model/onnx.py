@@ -120,7 +120,11 @@ def exported(predictor: Predictor, about: Mapping[str, str]) -> bytes:
     """
     graph, network = _Graph(), predictor.network
     inputs = network.architecture.inputs
-    said = graph.chain(network.architecture.parts, "features", inputs, network.parameters[0])
+    said, *others = (
+        graph.chain(network.architecture.parts, "features", inputs, own) for own in network.parameters
+    )
+    for other in others:
+        said = graph.node("Add", said, other)
     logit = graph.column(said, 0, LARGEST_LOGIT)
     if predictor.knots is None:
         graph.node("Sigmoid", logit, out="p_up")

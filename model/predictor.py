@@ -40,6 +40,7 @@ LARGEST_RETURN = 10.0  # in units of its expected size: further than any that wa
 # their operands into another order first: it does with more multiplications than this. Measured: a tenth of the time.
 UNCOPIED = 100**3
 FEWEST, MOST = 64, 512  # rows: fewer are lost in the calls' own cost, more leave the second-level cache
+ROWS = 256  # that go together where each has the bits that it has alone
 
 
 class Forecast(NamedTuple):
@@ -61,7 +62,7 @@ class Predictor:
 
     features: FeatureSet
     horizon: int  # bars
-    network: Network  # folded: raw features in, logit and scaled return out
+    network: Network  # folded: raw features in, each member's share of the logit and scaled return out
     knots: Float64 | None  # (2, n): of an isotonic calibration, logits ascending and the probability at each
     interval: float  # half-width, in units of the return's expected size
     base_rate: float
@@ -73,15 +74,36 @@ class Predictor:
     # passes that no call is using: taking from a list is one step for all threads
     _single: list["_Pass"] = field(default_factory=list, init=False, repr=False)
     _blocks: list["_Pass"] = field(default_factory=list, init=False, repr=False)
+    _many: list[tuple["_Pass", ...]] = field(default_factory=list, init=False, repr=False)
 
     def predict(self, x: Float32, scale: float, close: float) -> Forecast:
         """The forecast for one row of raw features x (F,), given the volatility of one bar's log return and its close."""
         single = _taken(self._single) or _pass(self.network, 1)
-        single.inputs[0] = x
+        single.inputs[:, 0] = x
         for call in single.calls:
             call()
-        logit, scaled_return = single.outputs[0].tolist()
+        logit, scaled_return = single.answers()[0].tolist()
         self._single.append(single)
+        return self._forecast(logit, scaled_return, scale, close)
+
+    def forecasts(self, X: Float32, scale: Float64, close: Float64) -> list[Forecast]:
+        """What `predict` says of each row, to the bit: X (n, F), scale and close (n,)."""
+        said = np.zeros((len(X), 2), np.float32)
+        passes = _taken(self._many) or tuple(
+            _row_by_row(self.network.member(k)) for k in range(self.network.members)
+        )
+        for start in range(0, len(X), ROWS):
+            rows, into = X[start : start + ROWS], said[start : start + ROWS]
+            for each in passes:
+                each.inputs[: len(rows), 0] = rows
+                for call in each.calls:
+                    call()
+                into += each.outputs[: len(rows), 0]  # one after another, as a sum over members takes them
+        self._many.append(passes)
+        columns = (said[:, 0], said[:, 1], scale, close)
+        return [self._forecast(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
+
+    def _forecast(self, logit: float, scaled_return: float, scale: float, close: float) -> Forecast:
         logit = min(max(logit, -LARGEST_LOGIT), LARGEST_LOGIT)
         scaled_return = min(max(scaled_return, -LARGEST_RETURN), LARGEST_RETURN)
         size = min(scale * math.sqrt(self.horizon), LARGEST_SIZE)
@@ -96,16 +118,16 @@ class Predictor:
 
     def outputs(self, X: Float32) -> Float32:
         """For rows of raw features X (n, F) the calibrated logit of up and the return in units of its expected size,
-        (n, 2). Quicker than row by row, and different from `predict` in the last bits."""
+        (n, 2). Quicker than `forecasts`, and different in the last bits."""
         logits, returns = out = np.empty((2, len(X)), np.float32)
         block = _taken(self._blocks) or _pass(self.network, _rows_at_once(self.network))
-        size = len(block.inputs)
+        size = block.inputs.shape[1]
         for start in range(0, len(X), size):
             rows = X[start : start + size]
-            block.inputs[: len(rows)] = rows
+            block.inputs[:, : len(rows)] = rows
             for call in block.calls:
                 call()
-            out[:, start : start + size] = block.outputs[: len(rows)].T
+            out[:, start : start + size] = block.answers()[: len(rows)].T
         self._blocks.append(block)
         np.clip(logits, -LARGEST_LOGIT, LARGEST_LOGIT, out=logits)
         np.clip(returns, -LARGEST_RETURN, LARGEST_RETURN, out=returns)
@@ -117,34 +139,53 @@ class Predictor:
 
 @dataclass(frozen=True)
 class _Pass:
-    """A forward pass of some rows: fill `inputs` (rows, F), make the calls, read `outputs` (rows, 2)."""
+    """A forward pass of some rows through K members: fill `inputs` (K, rows, F), make the calls, take the answers."""
 
     inputs: Float32
     calls: tuple[Callable[[], object], ...]
-    outputs: Float32
+    outputs: Float32  # (K, rows, 2)
+
+    def answers(self) -> Float32:
+        """The sum of the members' outputs, (rows, 2)."""
+        if len(self.outputs) == 1:  # nearly always so, and quicker
+            first: Float32 = self.outputs[0]
+            return first
+        total: Float32 = self.outputs.sum(axis=0)
+        return total
 
 
 def _pass(network: Network, rows: int) -> _Pass:
-    """What a tape of one member does, with the two parts that nearly all of the time goes into in their quickest form."""
+    """What a tape does, with the two parts that nearly all of the time goes into in their quickest form."""
     tape = bind(network, rows)
-    x, parameters = tape.inputs[0], network.parameters[0]
+    x, parameters, alone = tape.inputs, network.parameters, network.members * rows == 1
     calls: list[Callable[[], object]] = []
     for part, bound in zip(network.architecture.parts, tape.parts, strict=True):
-        width, out = x.shape[1] - 1, bound.out.value[0]
-        own, parameters = np.split(parameters, [part.parameters(width)])
+        width, out = x.shape[2] - 1, bound.out.value
+        own, parameters = np.split(parameters, [part.parameters(width)], axis=1)
         if isinstance(part, Dense):
-            W = own.reshape(width + 1, part.units)
-            if rows == 1:  # of a vector's product np.dot takes half the time of np.matmul
-                calls.append(partial(np.dot, x[0], W, out[0, :-1]))
+            W = own.reshape(-1, width + 1, part.units)
+            if alone:  # of a vector's product np.dot takes half the time of np.matmul
+                calls.append(partial(np.dot, x[0, 0], W[0], out[0, 0, :-1]))
             else:
-                calls.append(partial(np.matmul, x, W, out[:, :-1]))
+                calls.append(partial(np.matmul, x, W, out[..., :-1]))
         elif part == Activate("relu"):
             # NumPy compares two arrays in vectors, but an array and a number one by one
             calls.append(partial(np.maximum, x, np.zeros_like(x), out=out))
         else:
             calls.append(bound.forward)
         x = out
-    return _Pass(tape.inputs[0, :, :-1], tuple(calls), tape.outputs[0])
+    return _Pass(tape.inputs[..., :-1], tuple(calls), tape.outputs)
+
+
+def _row_by_row(member: Network) -> _Pass:
+    """A pass of ROWS rows whose products are those of single rows, and hence to the bit what `predict` says.
+
+    Each row is a member of its own to it, and all of them have the same weights.
+    """
+    each = (
+        np.broadcast_to(array, (ROWS, array.shape[1])) for array in (member.parameters, member.statistics)
+    )
+    return _pass(Network(member.architecture, *each), 1)
 
 
 def _rows_at_once(network: Network) -> int:
@@ -163,7 +204,7 @@ def _taken(idle: list[T]) -> T | None:
 
 
 class Learned(NamedTuple):
-    """What a version keeps of its training: what it looks at, the network (of one member), and how features are scaled."""
+    """What a version keeps of its training: what it looks at, the network, and how features are scaled."""
 
     features: FeatureSet
     network: Network
@@ -187,9 +228,9 @@ def learned(arrays: dict[str, Array], manifest: dict[str, Any]) -> Learned:
     try:
         network = Network(
             _architecture(manifest),
-            arrays["parameters"][None],
-            # versions made before there was anything to keep besides parameters have no statistics
-            arrays.get("statistics", np.empty(0, np.float32))[None],
+            # versions of one member once had no axis for it, and some no statistics
+            np.atleast_2d(arrays["parameters"]),
+            np.atleast_2d(arrays.get("statistics", np.empty((len(np.atleast_2d(arrays["parameters"])), 0)))),
         )
         mean, scale = arrays["mean"].astype(np.float64), arrays["scale"].astype(np.float64)
         _check(network, len(features.columns), mean, scale)
@@ -212,7 +253,7 @@ def from_arrays(arrays: dict[str, Array], manifest: dict[str, Any]) -> Predictor
     temperature, interval, base_rate = arrays["calibration"].tolist()
     with np.errstate(all="ignore"):  # folding refuses what is not finite
         scaling = folding.elementwise(1 / scale, -mean / scale)
-        cooling = folding.elementwise(1 / np.array([temperature, 1.0]), np.zeros(2))
+        cooling = folding.elementwise(1 / (network.members * np.array([temperature, 1.0])), np.zeros(2))
     return Predictor(
         features=features,
         horizon=int(manifest["horizon"]),
@@ -249,12 +290,12 @@ def _architecture(manifest: dict[str, Any]) -> Architecture:
 
 def _check(network: Network, features: int, mean: Float64, scale: Float64) -> None:
     """Raises BadArtifact unless these are as many numbers as the architecture says."""
-    architecture = network.architecture
+    architecture, members = network.architecture, max(network.members, 1)
     for name, found, wanted in (
         ("inputs", architecture.inputs, features),
         ("outputs", architecture.outputs, 2),
-        ("parameters", network.parameters.shape[1:], (architecture.parameters,)),
-        ("statistics", network.statistics.shape[1:], (architecture.statistics,)),
+        ("parameters", network.parameters.shape, (members, architecture.parameters)),
+        ("statistics", network.statistics.shape, (members, architecture.statistics)),
         ("means", mean.shape, (features,)),
         ("scales", scale.shape, (features,)),
     ):

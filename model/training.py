@@ -1,35 +1,28 @@
-"""Training: `fit` drives the epochs with early stopping, and keeps all that was learned; `fit_members` does so for
-many networks at once, each of which comes out bit for bit as if it had been trained alone."""
+"""Training: `fit` divides the rows, trains an ensemble on them, calibrates it, and keeps all that was learned; `fit_tasks`
+does so for many trainings at once, each of which comes out bit for bit as if it had been alone."""
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
-from itertools import groupby
+from dataclasses import asdict, dataclass
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
-from model import calibration, dataset, health, weights
-from model.config import PLATEAU, TrainConfig
+from model import calibration, dataset, health, members, weights
+from model.config import TrainConfig
 from model.dataset import Dataset, Scaler
-from model.epochs import Examples, batches_of, epochs, examples, pooled
+from model.epochs import examples
 from model.errors import TrainingFailed
 from model.features import FeatureSet
 from model.health import GradientHealth
-from model.network import gradcheck, network, objective
+from model.members import Member
+from model.network import gradcheck, network
 from model.network.gradcheck import GradientCheck
 from model.network.network import Network
-from model.network.schedules import plateau
 from model.predictor import LEVEL, learned
 
 Float32 = NDArray[np.float32]
-
-# Members are trained side by side as long as what a step of theirs touches fits a core's cache; more wait their turn.
-# Measured: eight networks 32-64-32-2 gain 1.7 times, of larger ones each is as fast alone; a second thread pays where
-# single products take long, from some hundred units and a thousand rows on.
-CACHE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -37,13 +30,16 @@ class WarmStart:
     """Where a training may go on from: an earlier version's network and the scaling that it was learned in."""
 
     features: FeatureSet
-    network: Network  # of one member
+    network: Network
     scaler: Scaler
+    first_closed_at: int  # microseconds, as of the Fit that it was
+    fitted_until: int
+    seen_until: int
 
 
 @dataclass(frozen=True)
-class Member:
-    """One network to train: on the newest rows of what data, from what seed, and where from."""
+class Task:
+    """One training to do: on the newest rows of what data, from what seed, and where from."""
 
     data: Dataset
     seed: int
@@ -56,7 +52,7 @@ class Fit:
 
     config: TrainConfig
     features: FeatureSet
-    network: Network  # of one member: that of the best epoch
+    network: Network  # each member that of its best epoch; their mean answers
     scaler: Scaler
     temperature: float
     knots: Float32 | None  # (2, n): of the isotonic calibration, where the config asks for it
@@ -64,10 +60,12 @@ class Fit:
     interval: float  # half-width of the 90 % interval of the return, in units of its expected size
     base_rate: float  # share of up in the whole window, the held-back rows included
     gradient_check: GradientCheck
-    curve: tuple[tuple[int, float, float], ...]  # epoch, train loss, stop loss
-    health: tuple[tuple[GradientHealth, ...], ...]  # by epoch, by layer
-    best_epoch: int
-    broke: str | None  # what was not finite, where that ended the training; the network is the last good one
+    curve: tuple[tuple[int, float, float], ...]  # epoch, and the members' mean train loss and stop loss
+    health: tuple[
+        tuple[GradientHealth, ...], ...
+    ]  # by epoch, by layer; of the member that is worst off there
+    best_epochs: tuple[int, ...]  # by member
+    broke: str | None  # what was not finite, where that ended a member's training; it is its last good self
     rows: int  # that the weights learned from
     first_closed_at: int  # microseconds: the first row's bar
     fitted_until: int  # microseconds: no label known later moved a weight, the best epoch or the calibration
@@ -90,225 +88,142 @@ def fit(
     Early stopping watches a chronological, purged tail and puts the best epoch's weights back; its counters start
     anew with each fit. Raises TrainingFailed where there are too few rows or what came out is not to be trusted.
     """
-    (result,) = fit_members((Member(data, config.seed, warm),), config, progress=progress)
+    (result,) = fit_tasks((Task(data, config.seed, warm),), config, progress=progress)
     if isinstance(result, TrainingFailed):
         raise result
     return result
 
 
-def fit_members(
-    members: Sequence[Member],
+def fit_tasks(
+    tasks: Sequence[Task],
     config: TrainConfig,
     threads: int = 1,
     progress: Callable[[float], None] = lambda share: None,
 ) -> tuple[Fit | TrainingFailed, ...]:
-    """What `fit` gives for each of `members`, in their order; one that fails does not stop the others.
+    """What `fit` gives for each of `tasks`, in their order; one that fails does not stop the others.
 
-    Members with as many batches an epoch go side by side, in blocks that fit a core's cache, and the blocks over
-    `threads`. None of that changes a bit of what a member becomes.
+    All of their members are trained side by side, which changes no bit.
     """
-    results: dict[int, Fit | TrainingFailed] = {}
-    runs: list[_Run] = []
-    # products run with the threads that the config names, as their last bits depend on it
-    with threadpool_limits(config.blas_threads, "blas"):
-        for place, member in enumerate(members):
-            try:
-                runs.append(_prepare(place, member, config))
-            except TrainingFailed as failed:
-                results[place] = failed
-        done = 0
-
-        def count(members: int) -> None:
-            nonlocal done
-            done += members
-            progress(min(done / (config.epochs * len(runs)), 1.0))
-
-        blocks = list(_blocks(runs, config, threads))
-        with ThreadPoolExecutor(threads) as pool:
-            for block in pool.map(lambda block: _train(block, config, count), blocks):
-                results.update(block)
-    return tuple(results[place] for place in range(len(members)))
+    lessons = [_lesson(task, config) for task in tasks]
+    ready = [lesson for lesson in lessons if isinstance(lesson, _Lesson)]
+    members.train([member for lesson in ready for member in lesson.members], config, threads, progress)
+    return tuple(_finish(lesson, config) if isinstance(lesson, _Lesson) else lesson for lesson in lessons)
 
 
-@dataclass
-class _Run:
-    """A member on its way: what it was given, and the best that it has been."""
+@dataclass(frozen=True)
+class _Lesson:
+    """A task's rows as they are divided, and the members that learn from them."""
 
-    place: int
-    features: FeatureSet
     learn: Dataset
     stop: Dataset
     held: Dataset
     base_rate: float
     scaler: Scaler
-    start: Network
-    examples: Examples
-    rng: np.random.Generator
     checked: GradientCheck
-    best: Network | None = None
-    best_epoch: int = 0
-    best_loss: float = float("inf")
-    curve: list[tuple[int, float, float]] = field(default_factory=list)
-    health: list[tuple[GradientHealth, ...]] = field(default_factory=list)
-    broke: str | None = None
-    stopped: bool = False
+    members: tuple[Member, ...]
+    warm: WarmStart | None
 
 
-def _prepare(place: int, member: Member, config: TrainConfig) -> _Run:
-    newest = member.data.part(slice(max(0, len(member.data) - config.window), len(member.data)))
-    parts = dataset.split(newest, config.stop_fraction, config.held_fraction)
-    learn = newest.part(parts.fit)
-    initial_rng, rng = (np.random.default_rng(s) for s in np.random.SeedSequence(member.seed).spawn(2))
-    architecture = config.architecture(learn.X.shape[1])
-    if member.warm is None:
-        scaler = dataset.fit_scaler(learn.X)
-        start = network.initialise(architecture, (initial_rng,))
-    else:
-        scaler, kept = member.warm.scaler, member.warm.network
-        if member.warm.features != newest.features or not network.alike(kept.architecture, architecture):
-            raise TrainingFailed(
-                "a warm start needs the same features and layers as the version it starts from"
-            )
-        start = Network(architecture, kept.parameters, kept.statistics)
+def _lesson(task: Task, config: TrainConfig) -> _Lesson | TrainingFailed:
+    newest = task.data.part(slice(max(0, len(task.data) - config.window), len(task.data)))
+    seeds = np.random.SeedSequence(task.seed).spawn(2 * config.members)
+    initial, own = (tuple(map(np.random.default_rng, seeds[i::2])) for i in (0, 1))
+    try:
+        parts = dataset.split(newest, config.stop_fraction, config.held_fraction)
+        learn, stop = newest.part(parts.fit), newest.part(parts.stop)
+        scaler, start = _start(task.warm, config, learn, initial)
+    except TrainingFailed as failed:
+        return failed
     given = examples(scaler.apply(learn.X), (learn.up, learn.target), weights.of(learn, config))
-    return _Run(
-        place=place,
-        features=newest.features,
+    return _Lesson(
         learn=learn,
-        stop=newest.part(parts.stop),
+        stop=stop,
         held=newest.part(parts.held),
         base_rate=float(newest.up.mean(dtype=np.float64)),
         scaler=scaler,
-        start=start,
-        examples=given,
-        rng=rng,
-        checked=gradcheck.check(start, given.x[:, :-1], given.targets, config.heads()),
+        # all members are of the same parts and learn from the same rows
+        checked=gradcheck.check(start.member(0), given.x[:, :-1], given.targets, config.heads()),
+        members=tuple(Member(start.member(k), given, stop, scaler, rng) for k, rng in enumerate(own)),
+        warm=task.warm,
     )
 
 
-def side_by_side(member: Network, rows: int, members: int, threads: int) -> int:
-    """How many of so many such networks, with batches of so many rows, one thread trains at once; see CACHE_BYTES."""
-    tape = network.bind(member, rows)
-    touched: int = 3 * sum(part.out.value.nbytes for part in tape.parts) + 5 * member.parameters.nbytes
-    return max(1, min(CACHE_BYTES // touched, -(-members // threads)))
+def _start(
+    warm: WarmStart | None, config: TrainConfig, learn: Dataset, rngs: Sequence[np.random.Generator]
+) -> tuple[Scaler, Network]:
+    """The scaling to learn in, and the networks to learn on from: fresh ones where there is no warm start."""
+    architecture = config.architecture(learn.X.shape[1])
+    if warm is None:
+        return dataset.fit_scaler(learn.X), network.initialise(architecture, rngs)
+    kept = warm.network
+    if warm.features != learn.features or not network.alike(kept.architecture, architecture):
+        raise TrainingFailed("a warm start needs the same features and layers as the version it starts from")
+    if kept.members != config.members:
+        raise TrainingFailed(
+            f"a warm start goes on with the {kept.members} members of the version it starts from, not "
+            f"{config.members}: train cold once"
+        )
+    return warm.scaler, Network(architecture, kept.parameters, kept.statistics)
 
 
-def _blocks(runs: Sequence[_Run], config: TrainConfig, threads: int) -> list[list[_Run]]:
-    """Runs that can go side by side, in their order: equal networks, as many batches, and room in the cache."""
-
-    def alike(run: _Run) -> tuple[int, int, int]:
-        return (run.start.architecture.inputs, *batches_of(len(run.learn), config.batch))
-
-    blocks = []
-    for _, group in groupby(sorted(runs, key=alike), key=alike):
-        same = list(group)
-        _, size = batches_of(len(same[0].learn), config.batch)
-        width = side_by_side(same[0].start, size, len(same), threads)
-        blocks += [same[i : i + width] for i in range(0, len(same), width)]
-    return blocks
-
-
-def _train(
-    runs: Sequence[_Run], config: TrainConfig, count: Callable[[int], None]
-) -> dict[int, Fit | TrainingFailed]:
-    """Trains these side by side until each has stopped by itself."""
-    architecture = runs[0].start.architecture
-    start = Network(
-        architecture,
-        np.concatenate([run.start.parameters for run in runs]),
-        np.concatenate([run.start.statistics for run in runs]),
-    )
-
-    def pace(member: int) -> float:
-        if config.schedule != PLATEAU:
-            return 1.0
-        return plateau([stop for _, _, stop in runs[member].curve], patience=config.patience // 2)
-
-    judges = [_stop_loss(run, config) for run in runs]
-    walk = epochs(
-        start,
-        pooled([run.examples for run in runs]),
-        config.heads(),
-        config,
-        [run.rng for run in runs],
-        pace,
-    )
-    for epoch in walk:
-        for k, (run, judge) in enumerate(zip(runs, judges, strict=True)):
-            if run.stopped:
-                continue
-            run.health.append(epoch.health[k])
-            run.broke = epoch.broke[k]
-            if run.broke is None:
-                stop_loss = judge(epoch.networks.member(k))
-                run.curve.append((epoch.number, epoch.train_loss[k], stop_loss))
-                if stop_loss < run.best_loss:
-                    run.best, run.best_loss = epoch.networks.member(k).copy(), stop_loss
-                    run.best_epoch = epoch.number
-            run.stopped = run.broke is not None or epoch.number - run.best_epoch >= config.patience
-        count(len(runs))
-        if all(run.stopped for run in runs):
-            break
-    return {run.place: _finish(run, config) for run in runs}
-
-
-def _stop_loss(run: _Run, config: TrainConfig) -> Callable[[Network], float]:
-    """What judges a network on the run's stop rows: each counts alike, however old."""
-    judged, n = run.start.copy(), len(run.stop)
-    tape = network.bind(judged, n)
-    tape.inputs[..., :-1] = run.scaler.apply(run.stop.X)
-    targets = [target[None] for target in (run.stop.up, run.stop.target)]
-    alike = np.ones((1, n), np.float32)
-    loss_of = objective.bind(config.heads(), tape.outputs, targets, alike, np.empty_like(tape.outputs))
-
-    def judge(net: Network) -> float:
-        judged.parameters[...], judged.statistics[...] = net.parameters, net.statistics
-        with np.errstate(all="ignore"):  # a loss that overflows is no better than any other
-            tape.forward()
-            return float(loss_of()[0])
-
-    return judge
-
-
-def _finish(run: _Run, config: TrainConfig) -> Fit | TrainingFailed:
-    """Calibrates the best epoch's network. A training that broke before its first epoch ended left nothing good."""
-    if run.best is None:
-        return TrainingFailed(run.broke or "no epoch had a finite loss on the rows that choose the best one")
-    stop, held = (
-        network.forward(run.best, run.scaler.apply(part.X))[0].astype(np.float64)
-        for part in (run.stop, run.held)
-    )
-    up = run.stop.up.astype(np.float64)
-    isotonic = config.calibration == "isotonic"
-    for array in (run.best.parameters, run.best.statistics):
+def _finish(lesson: _Lesson, config: TrainConfig) -> Fit | TrainingFailed:
+    """Calibrates the mean of the best epochs' networks. A member that broke before its first epoch ended left nothing
+    good, and there is no mean without it."""
+    each = lesson.members
+    broke = next((member.broke for member in each if member.broke is not None), None)
+    best = [member.best for member in each if member.best is not None]
+    if len(best) < len(each):
+        return TrainingFailed(broke or "no epoch had a finite loss on the rows that choose the best one")
+    learned, stop, held = network.stacked(best), lesson.stop, lesson.held
+    for array in (learned.parameters, learned.statistics):
         array.flags.writeable = False
+    on_stop, on_held = (
+        network.forward(learned, lesson.scaler.apply(part.X)).mean(axis=0, dtype=np.float64)
+        for part in (stop, held)
+    )
+    logit, up = on_stop[:, 0], stop.up.astype(np.float64)
+    isotonic = config.calibration == "isotonic"
+    warm = lesson.warm
     return Fit(
         config=config,
-        features=run.features,
-        network=run.best,
-        scaler=run.scaler,
-        temperature=1.0 if isotonic else calibration.temperature(stop[:, 0], up),
-        knots=calibration.isotonic(stop[:, 0], up).astype(np.float32) if isotonic else None,
-        spread=float(np.ptp(stop[:, 0]) and stop[:, 0].std()),
-        interval=calibration.conformal_width(run.held.log_return / run.held.scale - held[:, 1], LEVEL),
-        base_rate=run.base_rate,
-        gradient_check=run.checked,
-        curve=tuple(run.curve),
-        health=tuple(run.health),
-        best_epoch=run.best_epoch,
-        broke=run.broke,
-        rows=len(run.learn),
-        first_closed_at=int(run.learn.closed_at[0]),
-        fitted_until=int(run.stop.known_at.max()),
-        seen_until=int(run.held.known_at.max()),
+        features=lesson.learn.features,
+        network=learned,
+        scaler=lesson.scaler,
+        temperature=1.0 if isotonic else calibration.temperature(logit, up),
+        knots=calibration.isotonic(logit, up).astype(np.float32) if isotonic else None,
+        spread=float(np.ptp(logit) and logit.std()),
+        interval=calibration.conformal_width(held.log_return / held.scale - on_held[:, 1], LEVEL),
+        base_rate=lesson.base_rate,
+        gradient_check=lesson.checked,
+        curve=_curve(each),
+        health=tuple(
+            health.worst([rows for rows in of_epoch if rows is not None])
+            for of_epoch in zip_longest(*(member.health for member in each))
+        ),
+        best_epochs=tuple(member.best_epoch for member in each),
+        broke=broke,
+        rows=len(lesson.learn),
+        first_closed_at=int(lesson.learn.closed_at[0]) if warm is None else warm.first_closed_at,
+        fitted_until=max(int(stop.known_at.max()), 0 if warm is None else warm.fitted_until),
+        seen_until=max(int(held.known_at.max()), 0 if warm is None else warm.seen_until),
+    )
+
+
+def _curve(members: Sequence[Member]) -> tuple[tuple[int, float, float], ...]:
+    """Epoch by epoch the mean losses of the members that were still learning."""
+    longest = max(len(member.curve) for member in members)
+    by_epoch = ([member.curve[i] for member in members if i < len(member.curve)] for i in range(longest))
+    return tuple(
+        (entries[0][0], *(float(np.mean([entry[of] for entry in entries])) for of in (1, 2)))  # type: ignore[misc]
+        for entries in by_epoch
     )
 
 
 def contents(fit: Fit) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """A fit as a version keeps it: plain arrays, and the manifest that says what they are."""
     arrays: dict[str, NDArray[Any]] = {
-        "parameters": fit.network.parameters[0],
-        "statistics": fit.network.statistics[0],
+        "parameters": fit.network.parameters,
+        "statistics": fit.network.statistics,
         "mean": fit.scaler.mean,
         "scale": fit.scaler.scale,
         "calibration": np.array([fit.temperature, fit.interval, fit.base_rate]),
@@ -326,7 +241,7 @@ def contents(fit: Fit) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         "first_closed_at": fit.first_closed_at,
         "fitted_until": fit.fitted_until,
         "seen_until": fit.seen_until,
-        "best_epoch": fit.best_epoch,
+        "best_epochs": list(fit.best_epochs),
         "gradient_check": fit.gradient_check.worst,
         "gradient_health": fit.verdict,
     }
@@ -336,4 +251,5 @@ def contents(fit: Fit) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
 def warm_start(arrays: dict[str, NDArray[Any]], manifest: dict[str, Any]) -> WarmStart:
     """Where a version's arrays and manifest let a training go on from. Raises BadArtifact where they do not fit together."""
     kept = learned(arrays, manifest)
-    return WarmStart(kept.features, kept.network, Scaler(arrays["mean"], arrays["scale"]))
+    known = (int(manifest[name]) for name in ("first_closed_at", "fitted_until", "seen_until"))
+    return WarmStart(kept.features, kept.network, Scaler(arrays["mean"], arrays["scale"]), *known)

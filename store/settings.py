@@ -210,6 +210,7 @@ class Training(Section):
     uniqueness: bool | None = None
     return_weight: float | None = None
     calibration: str | None = None
+    members: int | None = None
     seed: int = Field(default=0, ge=0)
     blas_threads: int = Field(default=1, ge=1)
 

@@ -13,7 +13,7 @@ from model import epochs, health
 from model.config import TrainConfig
 from model.network import network, objective
 from model.network.network import Network, Tape
-from model.training import side_by_side
+from model.members import side_by_side
 
 
 class Blind:

@@ -320,6 +320,15 @@ class Network:
         return Network(self.architecture, self.parameters.astype(dtype), self.statistics.astype(dtype))
 
 
+def stacked(networks: Sequence[Network]) -> Network:
+    """Networks of one architecture as the members of one, with numbers of its own."""
+    return Network(
+        networks[0].architecture,
+        np.concatenate([each.parameters for each in networks]),
+        np.concatenate([each.statistics for each in networks]),
+    )
+
+
 def initialise(architecture: Architecture, rngs: Rngs, dtype: Any = np.float32) -> Network:
     """Random weights for as many members as there are `rngs`; each draws from its own."""
     parameters = np.zeros((len(rngs), architecture.parameters), dtype)

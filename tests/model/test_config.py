@@ -46,6 +46,7 @@ WRONG: dict[str, tuple[list[Any], str]] = {
     "stop_fraction": ([0.0, 0.5, 0.9, -0.1, NAN], "between 0 and 0.5"),
     "held_fraction": ([0.0, 0.5, 0.9, -0.1, NAN], "between 0 and 0.5"),
     "calibration": (["platt", ""], ", ".join(CALIBRATIONS)),
+    "members": ([0, -1, 1.5], "at least 1"),
     "seed": ([-1, 1.5], "at least 0"),
     "blas_threads": ([0, 1.5], "at least 1"),
 }
@@ -58,6 +59,7 @@ YOUNGER: dict[str, Any] = {
     "warm_up": 0.0,
     "clip_value": None,
     "dead_zone": 0.0,
+    "members": 1,
     "jump_z": 60.0,
     "half_life": None,
     "uniqueness": False,
@@ -94,6 +96,7 @@ OTHER = TrainConfig(
     stop_fraction=0.2,
     held_fraction=0.1,
     calibration="isotonic",
+    members=5,
     seed=7,
     blas_threads=2,
 )

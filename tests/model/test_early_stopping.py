@@ -72,7 +72,7 @@ def test_the_stop_rows_follow_all_rows_that_move_weights_and_precede_those_that_
     assert parts["stop"].known_at[-1] <= parts["held"].closed_at[0]
     assert fit.rows == len(parts["fit"])
     assert fit.fitted_until == parts["stop"].known_at[-1]
-    assert fit.best_epoch == min(fit.curve, key=lambda entry: entry[2])[0]
+    assert fit.best_epochs[0] == min(fit.curve, key=lambda entry: entry[2])[0]
     assert min(stop for _, _, stop in fit.curve) == pytest.approx(
         stop_loss(fit.network, fit, parts["stop"]), rel=1e-5
     )
@@ -103,7 +103,7 @@ def test_rows_that_later_judge_a_promotion_choose_nothing(kind: str) -> None:
     held = len(parts_of(DATA, config)["held"])
     one, other = training.fit(DATA, config), training.fit(changed(DATA, slice(-held, None)), config)
     assert one.curve == other.curve
-    assert one.best_epoch == other.best_epoch
+    assert one.best_epochs[0] == other.best_epochs[0]
     assert one.temperature == other.temperature
     assert (one.network.parameters == other.network.parameters).all()
     if one.knots is not None:
@@ -157,19 +157,19 @@ def test_rows_to_stop_on_drawn_at_random_know_the_regime_that_is_still_to_come()
 
 def test_patience_ends_a_training_that_no_longer_improves() -> None:
     fit = training.fit(DATA, replace(CONFIG, **WORSE, epochs=30, patience=2))
-    assert len(fit.curve) == fit.best_epoch + 2 < 30
+    assert len(fit.curve) == fit.best_epochs[0] + 2 < 30
 
 
 def test_without_such_a_streak_every_epoch_is_had() -> None:
     fit = training.fit(DATA, replace(CONFIG, learning_rate=1e-4, epochs=6, patience=1))
-    assert len(fit.curve) == 6 == fit.best_epoch
+    assert len(fit.curve) == 6 == fit.best_epochs[0]
 
 
 def test_a_second_fit_starts_with_fresh_counters() -> None:
     config = replace(CONFIG, **WORSE, epochs=30, patience=2)
     first, second = training.fit(DATA, config), training.fit(DATA, config)
     assert first.curve == second.curve
-    assert first.best_epoch == second.best_epoch
+    assert first.best_epochs[0] == second.best_epochs[0]
 
 
 def test_a_warm_start_brings_no_best_loss_and_no_spent_patience() -> None:
@@ -185,8 +185,8 @@ def test_a_warm_start_brings_no_best_loss_and_no_spent_patience() -> None:
     own, ours = min(stop for _, _, stop in past.curve), [stop for _, _, stop in fit.curve]
     assert min(ours) > own + 0.05
     assert fit.curve[0][0] == 1
-    assert fit.best_epoch == int(np.argmin(ours)) + 1
-    assert len(ours) == min(10, fit.best_epoch + 3)
+    assert fit.best_epochs[0] == int(np.argmin(ours)) + 1
+    assert len(ours) == min(10, fit.best_epochs[0] + 3)
     parts = parts_of(noise, config)
     assert stop_loss(fit.network, fit, parts["stop"]) == pytest.approx(min(ours), rel=1e-5)
 
@@ -201,8 +201,8 @@ def test_the_best_epochs_weights_and_statistics_are_put_back(normalisation: str 
     fit = training.fit(DATA, config)
     losses = [stop for _, _, stop in fit.curve]
     assert len(losses) == 8
-    assert fit.best_epoch == int(np.argmin(losses)) + 1
-    assert fit.best_epoch < 8, "this training was meant to get worse again"
+    assert fit.best_epochs[0] == int(np.argmin(losses)) + 1
+    assert fit.best_epochs[0] < 8, "this training was meant to get worse again"
     stop = parts_of(DATA, config)["stop"]
     assert stop_loss(fit.network, fit, stop) == pytest.approx(min(losses), rel=1e-5)
     assert stop_loss(fit.network, fit, stop) < losses[-1] - 1e-3
@@ -215,9 +215,9 @@ def test_an_epoch_that_does_not_improve_leaves_the_kept_weights_alone() -> None:
     """
     config = replace(CONFIG, **WORSE, schedule="constant", normalisation="batch")
     fit = training.fit(DATA, config)
-    assert 1 <= fit.best_epoch < 8
-    ended = training.fit(DATA, replace(config, epochs=fit.best_epoch))
-    assert ended.best_epoch == fit.best_epoch == len(ended.curve)
+    assert 1 <= fit.best_epochs[0] < 8
+    ended = training.fit(DATA, replace(config, epochs=fit.best_epochs[0]))
+    assert ended.best_epochs[0] == fit.best_epochs[0] == len(ended.curve)
     assert (ended.network.parameters == fit.network.parameters).all()
     assert (ended.network.statistics == fit.network.statistics).all()
 

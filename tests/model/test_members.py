@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from model import dataset, features, training
+from model import dataset, features, members, training
 from model.bars import timeframe
 from model.config import TrainConfig
 from model.dataset import Dataset
 from model.epochs import Epoch, batches_of
 from model.errors import TrainingFailed
-from model.training import Fit, Member
+from model.training import Fit, Task
 from tests.model import synthetic
 
 CONFIG = TrainConfig(window=900, hidden=(16, 8), epochs=6, batch=64, patience=2, learning_rate=0.02)
@@ -42,13 +42,13 @@ def same(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
-def alone(member: Member, config: TrainConfig) -> Fit:
+def alone(member: Task, config: TrainConfig) -> Fit:
     """Its config's own seed, and nobody beside it."""
     return training.fit(member.data, replace(config, seed=member.seed), member.warm)
 
 
 def assert_as_alone(
-    results: Sequence[Fit | TrainingFailed], members: Sequence[Member], config: TrainConfig
+    results: Sequence[Fit | TrainingFailed], members: Sequence[Task], config: TrainConfig
 ) -> None:
     for result, member in zip(results, members, strict=True):
         single = alone(member, config)
@@ -62,17 +62,17 @@ def assert_as_alone(
 def sides(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many went side by side, each time that epochs were begun."""
     seen: list[int] = []
-    begun: Callable[..., Iterator[Epoch]] = training.epochs
+    begun: Callable[..., Iterator[Epoch]] = members.epochs
 
     def noting(start: Any, *given: Any) -> Iterator[Epoch]:
         seen.append(start.members)
         return begun(start, *given)
 
-    monkeypatch.setattr(training, "epochs", noting)
+    monkeypatch.setattr(members, "epochs", noting)
     return seen
 
 
-THREE = tuple(Member(data, seed) for seed, data in enumerate(MARKETS, start=3))
+THREE = tuple(Task(data, seed) for seed, data in enumerate(MARKETS, start=3))
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "as it comes": {},
@@ -95,7 +95,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_a_member_is_what_it_is_alone(setting: str, sides: list[int]) -> None:
     config = replace(CONFIG, **SETTINGS[setting])
-    results = training.fit_members(THREE, config)
+    results = training.fit_tasks(THREE, config)
     assert sides == [3]
     assert_as_alone(results, THREE, config)
 
@@ -103,7 +103,7 @@ def test_a_member_is_what_it_is_alone(setting: str, sides: list[int]) -> None:
 def test_each_member_stops_by_itself() -> None:
     """Or else the bits above would show less than they seem to."""
     config = replace(CONFIG, epochs=20)
-    results = training.fit_members(THREE, config)
+    results = training.fit_tasks(THREE, config)
     lengths = [len(fit.curve) for fit in results if isinstance(fit, Fit)]
     assert len(set(lengths)) > 1
     assert_as_alone(results, THREE, config)
@@ -113,17 +113,17 @@ def test_warm_and_cold_members_go_side_by_side(sides: list[int]) -> None:
     config = replace(CONFIG, normalisation="batch")
     first = training.fit(MARKETS[2], config)
     warm = training.warm_start(*training.contents(first))
-    members = (Member(MARKETS[0], 1, warm), Member(MARKETS[1], 2), Member(MARKETS[2], 1, warm))
+    members = (Task(MARKETS[0], 1, warm), Task(MARKETS[1], 2), Task(MARKETS[2], 1, warm))
     sides.clear()
-    results = training.fit_members(members, config)
+    results = training.fit_tasks(members, config)
     assert sides == [3]
     assert_as_alone(results, members, config)
-    assert not same(results[0], training.fit_members((Member(MARKETS[0], 1),), config)[0])
+    assert not same(results[0], training.fit_tasks((Task(MARKETS[0], 1),), config)[0])
 
 
 def test_members_of_one_market_differ_by_their_seeds_alone(sides: list[int]) -> None:
-    members = tuple(Member(MARKETS[0], seed) for seed in range(4))
-    results = training.fit_members(members, CONFIG)
+    members = tuple(Task(MARKETS[0], seed) for seed in range(4))
+    results = training.fit_tasks(members, CONFIG)
     assert sides == [4]
     assert_as_alone(results, members, CONFIG)
     assert len({fit.network.parameters.tobytes() for fit in results if isinstance(fit, Fit)}) == 4
@@ -134,10 +134,10 @@ def test_members_may_have_different_numbers_of_rows(threads: int, sides: list[in
     """Some with as many batches of one size, which go side by side, and others; however many threads there are."""
     lengths = (900, 642, 902, 898, 643)
     members = tuple(
-        Member(MARKETS[k % 3].part(slice(len(MARKETS[k % 3]) - n, None)), k) for k, n in enumerate(lengths)
+        Task(MARKETS[k % 3].part(slice(len(MARKETS[k % 3]) - n, None)), k) for k, n in enumerate(lengths)
     )
     config = replace(CONFIG, window=2_000)
-    results = training.fit_members(members, config, threads)
+    results = training.fit_tasks(members, config, threads)
     assert_as_alone(results, members, config)
     rows = [fit.rows for fit in results if isinstance(fit, Fit)]
     assert len(set(rows)) == 5
@@ -149,29 +149,29 @@ def test_members_may_have_different_numbers_of_rows(threads: int, sides: list[in
 
 def test_results_come_in_the_order_of_the_members_and_again_the_same() -> None:
     shuffled = (THREE[2], THREE[0], THREE[1])
-    straight, turned = (training.fit_members(members, CONFIG, threads=2) for members in (THREE, shuffled))
-    again = training.fit_members(THREE, CONFIG, threads=2)
+    straight, turned = (training.fit_tasks(members, CONFIG, threads=2) for members in (THREE, shuffled))
+    again = training.fit_tasks(THREE, CONFIG, threads=2)
     assert same(straight, again)
     for place, at in enumerate((2, 0, 1)):
         assert same(turned[place], straight[at])
 
 
 def test_blocks_that_fit_no_cache_change_nothing(monkeypatch: pytest.MonkeyPatch, sides: list[int]) -> None:
-    together = training.fit_members(THREE, CONFIG)
-    monkeypatch.setattr(training, "CACHE_BYTES", 1)
-    one_by_one = training.fit_members(THREE, CONFIG)
+    together = training.fit_tasks(THREE, CONFIG)
+    monkeypatch.setattr(members, "CACHE_BYTES", 1)
+    one_by_one = training.fit_tasks(THREE, CONFIG)
     assert sides == [3, 1, 1, 1]
     assert same(together, one_by_one)
 
 
 def test_a_member_that_fails_disturbs_nobody(sides: list[int]) -> None:
     """Too few rows, a feature that is no number, and a stop row that is none, between three that are fine."""
-    few = Member(MARKETS[0].part(slice(0, 100)), 0)
+    few = Task(MARKETS[0].part(slice(0, 100)), 0)
     X, stop_X = MARKETS[1].X.copy(), MARKETS[1].X.copy()
     X[-500, 3], stop_X[-100, 3] = np.nan, np.nan
-    broken, unjudged = (Member(replace(MARKETS[1], X=x), 0) for x in (X, stop_X))
+    broken, unjudged = (Task(replace(MARKETS[1], X=x), 0) for x in (X, stop_X))
     members = (THREE[0], few, broken, THREE[1], unjudged, THREE[2])
-    results = training.fit_members(members, CONFIG)
+    results = training.fit_tasks(members, CONFIG)
     assert 5 in sides
     for place, wanted in ((1, "100 rows"), (2, "not finite in epoch 1"), (4, "no epoch had a finite loss")):
         failed = results[place]
@@ -186,9 +186,9 @@ def test_a_member_that_breaks_late_is_what_it_is_alone_and_disturbs_nobody(sides
     config = replace(config, dropout=0.0, epochs=40, patience=40)
     first = training.fit(MARKETS[0], replace(config, epochs=1))
     warm = training.warm_start(*training.contents(first))
-    members = (THREE[0], Member(MARKETS[0], 4, warm), THREE[1])
+    members = (THREE[0], Task(MARKETS[0], 4, warm), THREE[1])
     sides.clear()
-    results = training.fit_members(members, config)
+    results = training.fit_tasks(members, config)
     assert sides == [3]
     ends = [fit.broke for fit in results if isinstance(fit, Fit)]
     assert all(ends)
@@ -197,9 +197,9 @@ def test_a_member_that_breaks_late_is_what_it_is_alone_and_disturbs_nobody(sides
 
 
 def test_no_members_give_no_results() -> None:
-    assert training.fit_members((), CONFIG) == ()
+    assert training.fit_tasks((), CONFIG) == ()
 
 
 def test_all_may_fail() -> None:
-    few = Member(MARKETS[0].part(slice(0, 100)), 0)
-    assert all(isinstance(result, TrainingFailed) for result in training.fit_members((few, few), CONFIG))
+    few = Task(MARKETS[0].part(slice(0, 100)), 0)
+    assert all(isinstance(result, TrainingFailed) for result in training.fit_tasks((few, few), CONFIG))

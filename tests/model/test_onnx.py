@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from model import dataset, features, onnx, predictor
 from model.bars import timeframe
+from model.network import network
 from model.predictor import Predictor
 from tests import real_bars
 from tests.model import versions
@@ -41,6 +42,13 @@ def test_onnxruntime_answers_alike(name: str, knots: NDArray[Any] | None) -> Non
     model = predictor.from_arrays(*contents(trained(ARCHITECTURES[name]), knots, horizon=3))
     X = versions.rows()
     compare(model, X, np.random.default_rng(0).uniform(0.001, 0.05, len(X)).astype(np.float32))
+
+
+def test_onnxruntime_answers_like_an_ensemble() -> None:
+    each = [trained(ARCHITECTURES["gelu-layer-residual"], seed) for seed in range(3)]
+    model = predictor.from_arrays(*contents(network.stacked(each), KNOTS))
+    X = versions.rows()
+    compare(model, X, np.full(len(X), 0.01, np.float32))
 
 
 @pytest.mark.parametrize("name", ["relu-None", "gelu-layer-residual", "convolution"])

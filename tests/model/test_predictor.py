@@ -55,6 +55,21 @@ def test_folding_changes_no_answer(name: str, knots: NDArray[Any] | None) -> Non
     np.testing.assert_allclose(outputs[:, 1], scaled, atol=2e-4, rtol=2e-5)
 
 
+@pytest.mark.parametrize("members", [1, 3])
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_rows_together_say_what_each_says_alone(name: str, members: int) -> None:
+    """To the bit, and of an ensemble the mean of its members' outputs."""
+    each = [trained(ARCHITECTURES[name], seed) for seed in range(members)]
+    model = predictor.from_arrays(*contents(network.stacked(each)))
+    scale, close = np.linspace(0.001, 0.2, len(X)), np.linspace(9.0, 11.0, len(X))
+    said = [model.predict(*row) for row in zip(X, scale.tolist(), close.tolist(), strict=True)]
+    assert model.forecasts(X, scale, close) == said
+    assert model.forecasts(X[:7], scale[:7], close[:7]) == said[:7]
+    alone = [predictor.from_arrays(*contents(net)).outputs(X) for net in each]
+    modest = np.abs(alone).max(axis=(0, 2)) < 10  # limits are those of the mean
+    np.testing.assert_allclose(model.outputs(X)[modest], np.mean(alone, axis=0)[modest], atol=2e-4, rtol=2e-4)
+
+
 def test_only_what_is_not_affine_is_left_between_dense_layers() -> None:
     def kinds(name: str) -> list[type]:
         model = predictor.from_arrays(*contents(trained(ARCHITECTURES[name])))
@@ -214,7 +229,12 @@ def test_arrays_that_do_not_fit_their_manifest_are_refused(wrong: dict[str, obje
     ("name", "value"),
     [
         ("parameters", CONTENTS[0]["parameters"][:-1]),
-        ("parameters", CONTENTS[0]["parameters"][None]),
+        ("parameters", CONTENTS[0]["parameters"][:, None]),
+        (
+            "parameters",
+            np.stack([CONTENTS[0]["parameters"]] * 2),
+        ),  # of two members, but the statistics of one
+        ("parameters", CONTENTS[0]["parameters"][None][:0]),
         ("statistics", CONTENTS[0]["statistics"][:-1]),
         ("mean", CONTENTS[0]["mean"][:-1]),
         ("scale", np.float32(1)[None]),

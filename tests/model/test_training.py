@@ -259,8 +259,8 @@ def test_a_training_that_explodes_keeps_its_last_good_weights_and_says_where_it_
     assert fit.verdict == "non_finite"
     # the weights are those that a training has which ends in time
     best = min(fit.curve, key=lambda entry: entry[2])
-    assert fit.best_epoch == best[0]
-    in_time = training.fit(DATA, replace(config, epochs=fit.best_epoch))
+    assert fit.best_epochs[0] == best[0]
+    in_time = training.fit(DATA, replace(config, epochs=fit.best_epochs[0]))
     assert (in_time.network.parameters == fit.network.parameters).all()
     assert in_time.broke is None
     refused = gate.unfit(fit)

@@ -82,8 +82,9 @@ def contents(net: Network, knots: NDArray[Any] | None = None, seed: int = 0, hor
     """The arrays and the manifest of a version with this network."""
     rng = np.random.default_rng(seed)
     arrays: dict[str, NDArray[Any]] = {
-        "parameters": net.parameters[0],
-        "statistics": net.statistics[0],
+        # of one member as versions once had it
+        "parameters": net.parameters if net.members > 1 else net.parameters[0],
+        "statistics": net.statistics if net.members > 1 else net.statistics[0],
         "mean": rng.normal(0, 1, 24).astype(np.float32),
         "scale": rng.uniform(0.2, 3, 24).astype(np.float32),
         "calibration": np.array([1.0 if knots is not None else 0.8, 1.7, 0.51]),
