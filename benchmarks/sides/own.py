@@ -11,9 +11,9 @@ from threadpoolctl import threadpool_limits
 from benchmarks.sides.work import DECAY, RATE, RETURN_WEIGHT, Epoch, Work
 from model import epochs, health
 from model.config import TrainConfig
+from model.members import side_by_side
 from model.network import network, objective
 from model.network.network import Network, Tape
-from model.members import side_by_side
 
 
 class Blind:
