@@ -55,7 +55,7 @@ def run(
         config = replace(config, window=max(1, min(config.window, len(data) // 2)))
     if last is not None:
         data = data.part(slice(max(0, len(data) - last - config.window - config.horizon), len(data)))
-    result = backtest.run(data, config, refit_every, progress)
+    result = backtest.run(data, config, backtest.Policy(refit_every), progress=progress)
     judged = backtest.judge(result.data, result.said)
     gain = judged.gain
     document = {

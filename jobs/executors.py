@@ -10,8 +10,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from multiprocessing.context import SpawnProcess
@@ -28,6 +27,7 @@ import store.clock
 import store.database
 import store.features
 import store.jobs
+from jobs import processes
 from model.errors import BadInput, BarpropError, Unreachable
 from model.features import user
 from store.database import Engine
@@ -49,8 +49,6 @@ KINDS: dict[str, Run] = {
 # Those that compute features, a user's too.
 OF_FEATURES = ("retrain", "backtest")
 
-# What NumPy's BLAS reads once, when it is loaded.
-THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 # A job that makes progress shows it this often, although its lease would hold longer.
 PROGRESS_SECONDS = 1.0
 
@@ -178,7 +176,7 @@ def start(job: Job, settings: Settings) -> Child:
     process = spawn.Process(
         target=_child, args=(job, settings, proven), name=f"{job.kind}-{job.id}", daemon=True
     )
-    with _environment(dict.fromkeys(THREADS, str(settings.training.blas_threads))):
+    with processes.environment(dict.fromkeys(processes.THREADS, str(settings.training.blas_threads))):
         process.start()
     return Child(job, process)
 
@@ -205,7 +203,7 @@ def _child(job: Job, settings: Settings, proven: str) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # a terminal signals the whole group: the worker decides
     jobs.logs.to_stderr(settings.log.level)
-    threading.Thread(target=_end_with_worker, name="end-with-worker", daemon=True).start()
+    processes.end_with_parent()
     engine = store.database.connect(settings.database.url)
 
     def told_to_end() -> None:
@@ -231,30 +229,7 @@ def _child(job: Job, settings: Settings, proven: str) -> None:
     os._exit(0)
 
 
-def _end_with_worker() -> None:
-    """A job's process must not outlive its worker, not even one that was killed: their pipe closes with it."""
-    worker = multiprocessing.parent_process()
-    if worker is not None:
-        worker.join()
-        os._exit(1)
-
-
 def _owner(job: Job) -> str:
     if job.owner is None:
         raise BarpropError(f"job {job.id} was not claimed, so it cannot run")
     return job.owner
-
-
-@contextmanager
-def _environment(values: dict[str, str]) -> Iterator[None]:
-    """The environment that a process started inside the block gets."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value

@@ -1,4 +1,7 @@
-"""Calibration: a temperature or a rising curve for the probability, and a split-conformal half-width for the price."""
+"""Calibration: a temperature or a rising curve for the probability, and a split-conformal half-width for the price.
+
+They are fitted once, when a version is made; model/recalibration.py moves them on as outcomes come in.
+"""
 
 from dataclasses import dataclass
 
@@ -6,14 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.network.losses import cross_entropy
+from model.recalibration import COOLEST, HOTTEST, PRIOR_SPREAD
 
 Float64 = NDArray[np.float64]
-
-# A temperature outside of this says that the slice is too small or the network broken, not how to repair it.
-COOLEST, HOTTEST = 0.5, 5.0
-# How far from 1 the temperature of a network that stopped early is expected to lie, as the standard deviation of its
-# logarithm. A slice of 1,000 rows with little signal moves it by as much from noise alone.
-PRIOR_SPREAD = 0.15
 
 
 def temperature(logits: Float64, up: Float64) -> float:
@@ -95,3 +93,4 @@ def conformal_width(residuals: Float64, level: float) -> float:
     ordered = np.sort(np.abs(residuals))
     rank = int(np.ceil((len(ordered) + 1) * level))
     return float(ordered[min(rank, len(ordered)) - 1])
+

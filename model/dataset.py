@@ -213,23 +213,3 @@ def known_by(dataset: Dataset, row: int) -> int:
     if row >= len(dataset):
         return len(dataset)
     return int(np.searchsorted(np.maximum.accumulate(dataset.known_at), dataset.closed_at[row], side="right"))
-
-
-@dataclass(frozen=True)
-class Scaler:
-    """Standardises features, (F,) each: x -> (x - mean) / scale. Fitted on the rows that weights learn from, only."""
-
-    mean: Float32
-    scale: Float32
-
-    def apply(self, X: Float32) -> Float32:
-        """X (n, F), standardised."""
-        return (X - self.mean) / self.scale
-
-
-def fit_scaler(X: Float32) -> Scaler:
-    """The scaler of X (n, F). A feature that never moves is left at zero instead of being divided by nothing."""
-    mean = X.mean(axis=0, dtype=np.float64)
-    spread = X.std(axis=0, dtype=np.float64)
-    scale = np.where(spread > 1e-6, spread, 1.0)
-    return Scaler(mean.astype(np.float32), scale.astype(np.float32))

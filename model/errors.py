@@ -7,6 +7,7 @@
      ├── NotFound          no such market, version, job …
      ├── Busy              somebody else holds the market, or a queue is full
      ├── TrainingFailed    a training that cannot give a usable network, and why
+     ├── SeenRows          a version was to be judged on rows that it has learned from
      └── Unreachable       the database or the service does not answer, or its schema is not at head
 
 A message is one line, names place and fact, and is fit for a user's eyes.
@@ -39,6 +40,10 @@ class Busy(BarpropError):
 
 class TrainingFailed(BarpropError):
     """A training that cannot give a usable network."""
+
+
+class SeenRows(BarpropError):
+    """A version was to be judged on rows that it has learned from."""
 
 
 class Unreachable(BarpropError):

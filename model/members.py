@@ -12,12 +12,13 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from model.config import PLATEAU, TrainConfig
-from model.dataset import Dataset, Scaler
+from model.dataset import Dataset
 from model.epochs import Examples, batches_of, epochs, pooled
 from model.health import GradientHealth
 from model.network import network, objective
 from model.network.network import Network
 from model.network.schedules import plateau
+from model.scaler import Scaler
 
 # Members are trained side by side as long as what a step of theirs touches fits a core's cache; more wait their turn.
 # Measured: eight networks 32-64-32-2 gain 1.7 times, of larger ones each is as fast alone; a second thread pays where

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from model import artifact
+from model import artifact, recalibration
 from model.artifact import Packed
 from model.breaks import JUMP_Z
 from model.errors import BadArtifact, BadInput
@@ -23,6 +23,8 @@ from model.network.activations import Array
 from model.network.gates import Activate
 from model.network.layers import Dense
 from model.network.network import Architecture, Network, architecture_from, bind, perceptron
+from model.recalibration import FRESH, Recalibration
+from model.scaler import Scaler
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
@@ -41,6 +43,13 @@ LARGEST_RETURN = 10.0  # in units of its expected size: further than any that wa
 UNCOPIED = 100**3
 FEWEST, MOST = 64, 512  # rows: fewer are lost in the calls' own cost, more leave the second-level cache
 ROWS = 256  # that go together where each has the bits that it has alone
+
+
+class Reading(NamedTuple):
+    """What a network makes of one row: the version's calibrated logit of up, and the return in units of its expected size."""
+
+    logit: float
+    scaled_return: float
 
 
 class Forecast(NamedTuple):
@@ -66,6 +75,8 @@ class Predictor:
     knots: Float64 | None  # (2, n): of an isotonic calibration, logits ascending and the probability at each
     interval: float  # half-width, in units of the return's expected size
     base_rate: float
+    scaler: Scaler  # of the features that it learned from
+    domain: float  # the largest distance of the rows that were learned from
     jump_z: float  # robust standard deviations beyond which a move is a break, as in its training
     sha256: str  # of the arrays that it was made of
     first_closed_at: int  # microseconds: nothing before it was learned from
@@ -77,17 +88,22 @@ class Predictor:
     _many: list[tuple["_Pass", ...]] = field(default_factory=list, init=False, repr=False)
 
     def predict(self, x: Float32, scale: float, close: float) -> Forecast:
-        """The forecast for one row of raw features x (F,), given the volatility of one bar's log return and its close."""
+        """The forecast for one row of raw features x (F,), given the volatility of one bar's log return and its close,
+        by the calibration that it was made with."""
+        return self.forecast(self.read(x), scale, close, FRESH)
+
+    def read(self, x: Float32) -> Reading:
+        """What the network makes of one row of raw features x (F,)."""
         single = _taken(self._single) or _pass(self.network, 1)
         single.inputs[:, 0] = x
         for call in single.calls:
             call()
         logit, scaled_return = single.answers()[0].tolist()
         self._single.append(single)
-        return self._forecast(logit, scaled_return, scale, close)
+        return self._within_limits(logit, scaled_return)
 
-    def forecasts(self, X: Float32, scale: Float64, close: Float64) -> list[Forecast]:
-        """What `predict` says of each row, to the bit: X (n, F), scale and close (n,)."""
+    def readings(self, X: Float32) -> list[Reading]:
+        """What `read` makes of each row of X (n, F), to the bit."""
         said = np.zeros((len(X), 2), np.float32)
         passes = _taken(self._many) or tuple(
             _row_by_row(self.network.member(k)) for k in range(self.network.members)
@@ -100,21 +116,36 @@ class Predictor:
                     call()
                 into += each.outputs[: len(rows), 0]  # one after another, as a sum over members takes them
         self._many.append(passes)
-        columns = (said[:, 0], said[:, 1], scale, close)
-        return [self._forecast(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
+        return [self._within_limits(*row) for row in said.tolist()]
 
-    def _forecast(self, logit: float, scaled_return: float, scale: float, close: float) -> Forecast:
+    def _within_limits(self, logit: float, scaled_return: float) -> Reading:
         logit = min(max(logit, -LARGEST_LOGIT), LARGEST_LOGIT)
-        scaled_return = min(max(scaled_return, -LARGEST_RETURN), LARGEST_RETURN)
+        if self.knots is not None:
+            p = float(np.interp(logit, *self.knots))
+            logit = math.log(p) - math.log1p(-p)
+        return Reading(logit, min(max(scaled_return, -LARGEST_RETURN), LARGEST_RETURN))
+
+    def forecast(self, reading: Reading, scale: float, close: float, moved: Recalibration) -> Forecast:
+        """What is said of a row, given the volatility of one bar's log return, its close, and how far calibration moved."""
         size = min(scale * math.sqrt(self.horizon), LARGEST_SIZE)
-        expected, half = scaled_return * size, min(self.interval * size, LARGEST_HALF)
+        expected, half = reading.scaled_return * size, min(self.width(moved) * size, LARGEST_HALF)
         return Forecast(
-            p_up=1 / (1 + math.exp(-logit)) if self.knots is None else float(np.interp(logit, *self.knots)),
+            p_up=1 / (1 + math.exp(-reading.logit * math.exp(-moved.log_temperature))),
             expected_return=expected,
             price=close * math.exp(expected),
             low=close * math.exp(expected - half),
             high=close * math.exp(expected + half),
         )
+
+    def after(self, moved: Recalibration, reading: Reading, up: bool, scaled_return: float) -> Recalibration:
+        """How far calibration has moved once it is known what came of a row: whether it rose, and its return in units of
+        its expected size."""
+        inside = abs(scaled_return - reading.scaled_return) <= self.width(moved)
+        return recalibration.after(moved, reading.logit, up, inside, LEVEL)
+
+    def width(self, moved: Recalibration) -> float:
+        """The half-width of the interval, in units of the return's expected size."""
+        return self.interval * math.exp(moved.log_width)
 
     def outputs(self, X: Float32) -> Float32:
         """For rows of raw features X (n, F) the calibrated logit of up and the return in units of its expected size,
@@ -250,7 +281,7 @@ def from_arrays(arrays: dict[str, Array], manifest: dict[str, Any]) -> Predictor
     features, network, mean, scale = learned(arrays, manifest)
     if manifest["horizon"] < 1:
         raise BadArtifact(f"its manifest says that it looks {manifest['horizon']} bars ahead")
-    temperature, interval, base_rate = arrays["calibration"].tolist()
+    temperature, interval, base_rate, *domain = arrays["calibration"].tolist()
     with np.errstate(all="ignore"):  # folding refuses what is not finite
         scaling = folding.elementwise(1 / scale, -mean / scale)
         cooling = folding.elementwise(1 / (network.members * np.array([temperature, 1.0])), np.zeros(2))
@@ -261,6 +292,8 @@ def from_arrays(arrays: dict[str, Array], manifest: dict[str, Any]) -> Predictor
         knots=_knots(arrays["knots"]) if "knots" in arrays else None,
         interval=interval,
         base_rate=base_rate,
+        scaler=Scaler(arrays["mean"], arrays["scale"]),
+        domain=domain[0] if domain else math.inf,  # versions once did not know theirs
         jump_z=float(manifest.get("config", {}).get("jump_z", JUMP_Z)),
         sha256=artifact.digest(arrays),
         first_closed_at=int(manifest["first_closed_at"]),

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from model import calibration, dataset, health, members, weights
 from model.config import TrainConfig
-from model.dataset import Dataset, Scaler
+from model.dataset import Dataset
 from model.epochs import examples
 from model.errors import TrainingFailed
 from model.features import FeatureSet
@@ -21,6 +21,7 @@ from model.network import gradcheck, network
 from model.network.gradcheck import GradientCheck
 from model.network.network import Network
 from model.predictor import LEVEL, learned
+from model.scaler import Scaler, distances, fit_scaler
 
 Float32 = NDArray[np.float32]
 
@@ -59,6 +60,7 @@ class Fit:
     spread: float  # nats: standard deviation of the logit of up, before calibration, over the rows of early stopping
     interval: float  # half-width of the 90 % interval of the return, in units of its expected size
     base_rate: float  # share of up in the whole window, the held-back rows included
+    domain: float  # the largest distance of the rows that weights learned from, as `scaler.distances` has it
     gradient_check: GradientCheck
     curve: tuple[tuple[int, float, float], ...]  # epoch, and the members' mean train loss and stop loss
     health: tuple[
@@ -154,7 +156,7 @@ def _start(
     """The scaling to learn in, and the networks to learn on from: fresh ones where there is no warm start."""
     architecture = config.architecture(learn.X.shape[1])
     if warm is None:
-        return dataset.fit_scaler(learn.X), network.initialise(architecture, rngs)
+        return fit_scaler(learn.X), network.initialise(architecture, rngs)
     kept = warm.network
     if warm.features != learn.features or not network.alike(kept.architecture, architecture):
         raise TrainingFailed("a warm start needs the same features and layers as the version it starts from")
@@ -194,6 +196,7 @@ def _finish(lesson: _Lesson, config: TrainConfig) -> Fit | TrainingFailed:
         spread=float(np.ptp(logit) and logit.std()),
         interval=calibration.conformal_width(held.log_return / held.scale - on_held[:, 1], LEVEL),
         base_rate=lesson.base_rate,
+        domain=float(distances(lesson.scaler, lesson.learn.X).max()),
         gradient_check=lesson.checked,
         curve=_curve(each),
         health=tuple(
@@ -226,7 +229,7 @@ def contents(fit: Fit) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         "statistics": fit.network.statistics,
         "mean": fit.scaler.mean,
         "scale": fit.scaler.scale,
-        "calibration": np.array([fit.temperature, fit.interval, fit.base_rate]),
+        "calibration": np.array([fit.temperature, fit.interval, fit.base_rate, fit.domain]),
     }
     if fit.knots is not None:
         arrays["knots"] = fit.knots

@@ -157,10 +157,10 @@ def predict(
     """
     market, now, stale_after = ask.market(), clock(), settings.service.stale_after_timeframes
     if ask.at is None and ask.version is None:
-        answer = store.predictions.answer(engine, market, now, predictors, stale_after)
+        answer = store.predictions.answer(engine, market, now, predictors, stale_after, settings.signals)
         return model.predictions.document(answer.signal)
     signal, in_sample = store.predictions.answer_at(
-        engine, market, ask.at, now, predictors, ask.version, stale_after
+        engine, market, ask.at, now, predictors, ask.version, stale_after, settings.signals
     )
     return {**model.predictions.document(signal), "in_sample": in_sample}
 

@@ -1,14 +1,16 @@
 """Finished backtests: what each was asked, what it found, and its prediction for every judged bar."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, fields
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Row, Select, select
 
+from model.artifact import Packed
 from model.bars import iso
 from model.errors import NotFound
-from store.tables import backtests
+from store.tables import backtest_blocks, backtests
 
 
 def add(
@@ -74,3 +76,28 @@ def last(conn: Connection, market_id: int) -> dict[str, Any] | None:
     """The newest backtest of a market."""
     newest = page(conn, market_id, limit=1)
     return newest[0] if newest else None
+
+
+def add_block(
+    conn: Connection, walk: str, number: int, market_id: int, packed: Packed, now: datetime
+) -> None:
+    """Keeps what a walk did up to its next refit, so that it can go on from there."""
+    values = {"walk": walk, "number": number, "market_id": market_id, "made_at": now, **asdict(packed)}
+    conn.execute(backtest_blocks.insert().values(values))
+
+
+def blocks(conn: Connection, walk: str) -> Iterator[Packed]:
+    """What a walk that did not come to its end has kept, in its order."""
+    columns = (backtest_blocks.c[field.name] for field in fields(Packed))
+    rows = select(*columns).where(backtest_blocks.c.walk == walk).order_by(backtest_blocks.c.number)
+    for row in conn.execute(rows):
+        yield Packed(*row)
+
+
+def drop_blocks(conn: Connection, walk: str, from_number: int = 0) -> None:
+    """Forgets them from that number on: the walk has come to its end, or begins anew there."""
+    conn.execute(
+        backtest_blocks.delete().where(
+            backtest_blocks.c.walk == walk, backtest_blocks.c.number >= from_number
+        )
+    )

@@ -5,7 +5,7 @@ A bar's first Signal stands, whoever asks again. It is committed before it is gi
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
@@ -19,20 +19,27 @@ import store.breaks
 import store.inputs
 import store.markets
 import store.outcomes
+import store.recalibrations
 import store.versions
 from model import bars, features, predictor
 from model import predictions as signals
 from model.bars import Market, iso, timeframe
+from model.caution import doubt
 from model.errors import BadArtifact, BadInput, NotFound
 from model.predictions import Abstention, Prediction, Reason, Signal
 from model.predictor import LEVEL, Predictor
+from model.recalibration import Recalibration
+from model.scaler import distances
 from store import database, tables
 from store.database import Engine
 from store.markets import MarketRow
-from store.tables import micros, predictions
+from store.settings import Signals
+from store.tables import EPOCH, MICROSECOND, micros, predictions
 
 # A process keeps so many loaded versions; each is some ten thousand numbers.
 PREDICTORS_KEPT = 1_000
+
+DOUBTS = Signals()
 
 
 @dataclass(frozen=True)
@@ -67,12 +74,14 @@ class Answer:
 
 @dataclass(frozen=True)
 class _Said:
-    """A fresh Signal; of a prediction also the model that made it, the close and the row (F,) that it stands on."""
+    """A fresh Signal; of a prediction also the model that made it, the close and the row (F,) that it stands on, and how
+    far calibration had moved."""
 
     signal: Signal
     model: Predictor | None = None
     close: float | None = None
     row: NDArray[np.float32] | None = None
+    moved: Recalibration | None = None
 
 
 def answer(
@@ -81,6 +90,7 @@ def answer(
     now: datetime,
     predictors: dict[int, Predictor],
     stale_after_timeframes: float,
+    doubts: Signals = DOUBTS,
 ) -> Answer:
     """The market's Signal for its newest bar, from the ledger where that bar was answered, else made and put there.
 
@@ -106,7 +116,7 @@ def answer(
             if first is not None:
                 return Answer(first.id, first.signal, first.served_at)
             version = store.versions.champion(conn, row.id, as_of)
-            said = _say(conn, row, as_of, version, predictors)
+            said = _say(conn, row, as_of, version, predictors, doubts)
     return _keep(engine, row.id, said, now)
 
 
@@ -118,6 +128,7 @@ def answer_at(
     predictors: dict[int, Predictor],
     version: int | None,
     stale_after_timeframes: float,
+    doubts: Signals = DOUBTS,
 ) -> tuple[Signal, bool]:
     """What a version (today's champion, unless named) says of the bars that had closed by `at` (now, unless named).
 
@@ -143,7 +154,7 @@ def answer_at(
         if at > bars.stale_from(tail["ts"], kept, stale_after_timeframes):
             detail = f"the newest bar by {iso(at)} closed at {iso(as_of)}"
             return Abstention(market, as_of, version, Reason.STALE_BARS, detail), False
-        said = _say(conn, row, as_of, version, predictors)
+        said = _say(conn, row, as_of, version, predictors, doubts)
         return said.signal, _learned(conn, row, tail["ts"][-1], said.model)
 
 
@@ -160,7 +171,12 @@ def _learned(conn: Connection, row: MarketRow, opened: datetime, model: Predicto
 
 
 def _say(
-    conn: Connection, row: MarketRow, as_of: datetime, version: int | None, predictors: dict[int, Predictor]
+    conn: Connection,
+    row: MarketRow,
+    as_of: datetime,
+    version: int | None,
+    predictors: dict[int, Predictor],
+    doubts: Signals,
 ) -> _Said:
     """What that version says of the bars up to `as_of`."""
     market = row.market
@@ -203,7 +219,12 @@ def _say(
     for name, number in (*zip(model.features.columns, x.tolist(), strict=True), ("volatility", scale)):
         if not math.isfinite(number):
             return abstain(Reason.OUT_OF_DOMAIN, f"{name} is {number}: no answer can stand on that")
-    forecast = model.predict(x, scale, close)
+    moved = store.recalibrations.standing(conn, row.id, kept, as_of, version, model).moved
+    forecast = model.forecast(model.read(x), scale, close, moved)
+    far = float(distances(model.scaler, newest.X)[0])
+    reason = doubt(doubts.caution(kept.length), model, micros(as_of), far, forecast.p_up)
+    if reason is not None:
+        return abstain(reason, _detail(reason, model, far, forecast.p_up))
     signal = Prediction(
         market=market,
         as_of=as_of,
@@ -217,7 +238,18 @@ def _say(
         skill=store.outcomes.evidence(conn, version).skill,
         weights=model.sha256[:12],
     )
-    return _Said(signal, model, close, x)
+    return _Said(signal, model, close, x, moved)
+
+
+def _detail(reason: Reason, model: Predictor, distance: float, p_up: float) -> str:
+    """Why it had better not answer, in words."""
+    if reason is Reason.STALE_MODEL:
+        return (
+            f"this version has seen nothing since {iso(EPOCH + model.seen_until * MICROSECOND)}: train anew"
+        )
+    if reason is Reason.OUT_OF_DOMAIN:
+        return f"this bar lies {distance:.1f} from what was learned from, where the farthest row lay {model.domain:.1f}"
+    return f"the probability is {p_up:.3f}, nearer to even than is asked for"
 
 
 def _load(conn: Connection, version: int, predictors: dict[int, Predictor]) -> Predictor:
@@ -243,6 +275,7 @@ def _keep(engine: Engine, market_id: int, said: _Said, now: datetime) -> Answer:
     if isinstance(signal, Prediction):
         assert said.row is not None
         assert said.model is not None
+        assert said.moved is not None
         name = "prediction"
         values = common | {
             "kind": "prediction",
@@ -258,6 +291,7 @@ def _keep(engine: Engine, market_id: int, said: _Said, now: datetime) -> Answer:
             "base_rate": said.model.base_rate,
             "close": said.close,
             "features": said.row.tobytes(),
+            **asdict(said.moved),
         }
     else:
         name = f"{signal.reason}:{version}"

@@ -5,7 +5,7 @@ A section is a frozen model; each key has its one default here. Add a setting by
 
 import os
 import tomllib
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,6 +21,7 @@ from pydantic_settings import (
 
 import model.bars
 from model.bars import Market
+from model.caution import Caution
 from model.errors import BadInput
 
 if TYPE_CHECKING:
@@ -170,6 +171,18 @@ class TrainingInput(Section):
         return self
 
 
+class Signals(Section):
+    """When a version that could answer abstains."""
+
+    min_confidence: float = Field(default=0.5, ge=0.5, lt=1)  # of p_up or its complement; 0.5: any will do
+    stale_model_after_bars: int = Field(default=10_000, ge=1)  # timeframes since the newest label it has seen
+
+    def caution(self, length: timedelta) -> Caution:
+        """As a version of a market with bars of that length takes it."""
+        stale_after = self.stale_model_after_bars * (length // timedelta(microseconds=1))
+        return Caution(self.min_confidence, stale_after)
+
+
 class Features(Section):
     """Features of a user's own."""
 
@@ -240,6 +253,7 @@ class Settings(BaseSettings):
     service: Service = Field(default_factory=Service)
     jobs: Jobs = Field(default_factory=Jobs)
     sources: Sources = Field(default_factory=Sources)
+    signals: Signals = Field(default_factory=Signals)
     features: Features = Field(default_factory=Features)
     training: Training = Field(default_factory=Training)
     backtest: Backtest = Field(default_factory=Backtest)

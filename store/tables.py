@@ -230,6 +230,40 @@ backtests = Table(
     sqlite_autoincrement=True,
 )
 
+# Every evaluation of a way to train and trade, whatever became of it: what a later claim has to be deflated by.
+trials = Table(
+    "trials",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("market_id", ForeignKey("markets.id"), nullable=False),
+    Column("job_id", ForeignKey("jobs.id"), nullable=False),
+    Column("created_at", Moment, nullable=False),
+    Column("config", Document, nullable=False),
+    Column("rows", Integer, nullable=False),  # that were judged
+    Column("log_loss", Double),
+    Column(
+        "sharpe_bar", Double
+    ),  # of the strategy's returns after costs, per bar; null where it did not trade
+    Index(None, "market_id", "id"),
+    sqlite_autoincrement=True,
+)
+
+# What a walk forward has done so far, refit by refit, for as long as it has not come to its end.
+backtest_blocks = Table(
+    "backtest_blocks",
+    metadata,
+    Column("walk", String(64), primary_key=True),  # SHA-256 of all that decides it
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("market_id", ForeignKey("markets.id"), nullable=False),
+    Column("made_at", Moment, nullable=False),
+    Column(
+        "weights", LargeBinary, nullable=False
+    ),  # an artifact: what was said, and the version where one was made
+    Column("sha256", String(64), nullable=False),
+    Column("manifest", Text, nullable=False),
+    Column("manifest_sha256", String(64), nullable=False),
+)
+
 # The ledger. A bar's first Signal stands: `answer` names what was said of it, so that saying it again adds nothing.
 predictions = Table(
     "predictions",
@@ -254,6 +288,9 @@ predictions = Table(
     Column("base_rate", Double),  # what the version's training bars say without any features
     Column("close", Double),  # the close that it stands on
     Column("features", LargeBinary),  # the row as it was served, float32
+    Column("log_temperature", Double),  # how far calibration had moved, as model.recalibration has it
+    Column("certainty", Double),
+    Column("log_width", Double),
     Column("served_at", Moment, nullable=False),
     Column("up", Boolean),  # the outcome, once known
     Column("return", Double),

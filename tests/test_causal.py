@@ -53,7 +53,7 @@ def lived(engine: Engine, history: Bars) -> dict[datetime, Prediction]:
 def walked(history: Bars) -> tuple[dataset.Dataset, backtest.Result]:
     config = jobs.retrain.config_of(SETTINGS, {})
     data = dataset.from_bars(history, HOUR, config)
-    return data, backtest.run(data, config, REFIT_EVERY)
+    return data, backtest.run(data, config, backtest.Policy(REFIT_EVERY))
 
 
 def test_the_backtest_says_to_the_bit_what_was_served_live(engine: Engine) -> None:

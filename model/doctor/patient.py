@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from model import dataset
 from model.config import TrainConfig
 from model.doctor import plain
 from model.network.layers import Conv1d, Dense
@@ -15,6 +14,7 @@ from model.network.network import Architecture, Layer, Network, initialise
 from model.network.normalisation import LayerNorm
 from model.network.objective import Head
 from model.network.optimisers import OPTIMISERS, Optimiser
+from model.scaler import fit_scaler
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
@@ -101,7 +101,7 @@ def admit(
     """The patient that a training of `config` on features x (n, F) and labels up and target (n,) is. `closes`
     (n, 2) are the closes that a market's labels were made from, as `Dataset.closes` has them."""
     with np.errstate(all="ignore"):  # numbers that are not finite are for the rules to find
-        X = dataset.fit_scaler(x).apply(x)
+        X = fit_scaler(x).apply(x)
     return Patient(
         x=x,
         X=X,

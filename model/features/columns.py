@@ -12,6 +12,7 @@ from functools import cached_property
 import polars as pl
 
 from model.errors import BadInput
+from model.features.parts import Parts, parted, reach, serialised
 
 # A valid row has this many bars before it; no feature may look at more, its own bar included.
 WARMUP = 256
@@ -75,6 +76,13 @@ BASE: tuple[dict[str, pl.Expr], ...] = (
 )
 
 
+# How many earlier bars the exact windows of a column look at; those of BASE that are not here stand on running sums.
+REACHES = dict.fromkeys(("ts", "closed_at", "open", "high", "low", "close", "volume"), 0)
+for _step in BASE:
+    _far = {name: reach(expr, REACHES) for name, expr in _step.items()}
+    REACHES |= {name: far for name, far in _far.items() if far is not None}
+
+
 @dataclass(frozen=True)
 class Feature:
     """One causal expression; `needs` counts the bars of history it looks at, its own bar included."""
@@ -95,14 +103,13 @@ class Feature:
         text = serialised(self.expr)
         return '{"Over":' in text or '{"Rolling":' in text
 
+    @cached_property
+    def parts(self) -> Parts:
+        """The expression, taken apart."""
+        return parted(self.expr, REACHES, WARMUP)
+
 
 def log_of_volatility(variance: pl.Expr, k: int) -> pl.Expr:
     """Log of the volatility that k bars' variance is estimated as, over the one of their closes."""
     estimate = pl.max_horizontal(variance, CALM_NOW * CALM_NOW).sqrt()
     return clip((estimate / pl.col(f"volatility_{k}")).log(), CLIP_LOG)
-
-
-def serialised(expr: pl.Expr) -> str:
-    """An expression's definition as text, the same for one Polars version."""
-    # str(expr) leaves out the windows of rolling functions
-    return expr.meta.serialize(format="json")

@@ -3,15 +3,14 @@
 The last bits of a rolling kernel depend on where its frame starts. So there is one rule for that: bars belong
 to blocks of BLOCK timeframes, anchored in absolute time, and a block's frame starts WARMUP bars before the
 block's first bar. Where the data ends moves no bit, whoever asks, for one row or for a whole history.
-Blocks of a long history are computed many at a time, each still in its own frame: a group of rows to Polars.
+Blocks of a long history are computed many at a time, and what has the same bits without frames (`parts`) without.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import timedelta
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -19,16 +18,31 @@ from numpy.typing import NDArray
 
 from model.bars import Bars, Timeframe
 from model.errors import BadBars
-from model.features.columns import BASE, WARMUP, Feature
+from model.features.columns import BASE, REACHES, WARMUP, Feature
+from model.features.parts import Extreme, in_turn, parted
 from model.features.table import DEFAULT, FeatureSet
 
 BLOCK = 512  # bars of a block, where they follow each other without gaps
 HISTORY = WARMUP + BLOCK  # the newest bars that suffice for the newest row
 
-# Polars works outside the interpreter's lock, and one frame is too short to keep two cores busy.
+# Polars works outside the interpreter's lock, and one call is too short to keep two cores busy.
 _THREADS = 2
-# Blocks that go in one call: what a call costs beside its work is shared, and 32 frames of 60 columns are 12 MiB.
-_TOGETHER = 32
+# Blocks that go in one call: what a call costs beside its work is shared, and 64 blocks of 60 columns are 16 MiB.
+_TOGETHER = 64
+
+# What every row has beside its features.
+_BESIDE = (
+    pl.col("ts").dt.epoch("us").alias("_ts"),
+    pl.col("closed_at").dt.epoch("us").alias("_closed_at"),
+    pl.col("volatility").alias("_scale"),
+    pl.col("close").alias("_close"),
+)
+# Of BASE what has the same bits in any frame, and what has not, taken apart.
+_BAR_BY_BAR = {name: expr for step in BASE for name, expr in step.items() if REACHES.get(name) == 0}
+_BASE_PARTS = tuple(
+    {name: parted(expr, REACHES, WARMUP) for name, expr in step.items() if name not in _BAR_BY_BAR}
+    for step in BASE
+)
 
 # How an input stands at a row: it counts; fewer than WARMUP + 1 of its bars had closed; the newest of them is too old;
 # its features stand on a jump of its price.
@@ -67,16 +81,20 @@ def rows(bars: Bars, timeframe: Timeframe, feature_set: FeatureSet = DEFAULT) ->
     Of a history that is cut at its front, the rows from its HISTORY-th bar on keep their bits.
     """
     features = feature_set.features
+    found = _empty(max(0, len(bars) - WARMUP), feature_set)
 
-    def of_blocks(blocks: Sequence[tuple[int, int]]) -> pl.DataFrame:
-        return together(bars, timeframe, features, blocks)
+    def fill(blocks: Sequence[tuple[int, int]]) -> None:
+        _fill(
+            found, max(blocks[0][0], WARMUP) - WARMUP, together(bars, timeframe, features, blocks, pl.Float32)
+        )
 
     blocks = [block for block in pairwise(edges(bars, timeframe)) if block[1] > WARMUP]
     # Polars has no window within a window
     size = 1 if any(feature.windowed for feature in features) else _TOGETHER
-    groups = [blocks[at : at + size] for at in range(0, len(blocks), size)]
     with ThreadPoolExecutor(_THREADS) as pool:
-        return _packed(max(0, len(bars) - WARMUP), pool.map(of_blocks, groups), feature_set)
+        for _ in pool.map(fill, [blocks[at : at + size] for at in range(0, len(blocks), size)]):
+            pass  # raises what was raised there
+    return _frozen(found)
 
 
 def last_row(bars: Bars, timeframe: Timeframe, feature_set: FeatureSet = DEFAULT) -> FeatureRows:
@@ -85,18 +103,11 @@ def last_row(bars: Bars, timeframe: Timeframe, feature_set: FeatureSet = DEFAULT
     `bars` are the whole history, or at least its newest HISTORY bars. Raises BadBars where bars overlap.
     """
     newest = bars.tail(HISTORY)
-    if len(newest) <= WARMUP:
-        return _packed(0, [], feature_set)
-    first, end = edges(newest, timeframe)[-2:]
-    *x, ts, closed_at, scale, close = compute(newest, timeframe, feature_set.features, first, end).row(-1)
-    return _frozen(
-        np.array([ts]),
-        np.array([closed_at]),
-        np.array([x], np.float32),
-        np.array([scale]),
-        np.array([close]),
-        np.empty((1, 0), np.int8),
-    )
+    found = _empty(min(1, max(0, len(newest) - WARMUP)), feature_set)
+    if len(found):
+        first, end = edges(newest, timeframe)[-2:]
+        _fill(found, 0, compute(newest, timeframe, feature_set.features, first, end).tail(1))
+    return _frozen(found)
 
 
 def with_base(bars: Bars, timeframe: Timeframe) -> pl.DataFrame:
@@ -127,58 +138,87 @@ def compute(
     begin = max(0, first - WARMUP)
     # one chunk, so that no kernel sees where a frame was glued together
     frame = with_base(bars.slice(begin, end - begin).rechunk(), timeframe)
-    return frame.select_seq(*_columns(features))
-
-
-def _columns(features: Sequence[Feature]) -> list[pl.Expr]:
-    """What is computed of each bar: the features by name, and what every row has beside them."""
-    return [
-        *(feature.expr.alias(feature.name) for feature in features),
-        pl.col("ts").dt.epoch("us").alias("_ts"),
-        pl.col("closed_at").dt.epoch("us").alias("_closed_at"),
-        pl.col("volatility").alias("_scale"),
-        pl.col("close").alias("_close"),
-    ]
+    return frame.select_seq(*(feature.expr.alias(feature.name) for feature in features), *_BESIDE)
 
 
 def together(
-    bars: Bars, timeframe: Timeframe, features: Sequence[Feature], blocks: Sequence[tuple[int, int]]
+    bars: Bars,
+    timeframe: Timeframe,
+    features: Sequence[Feature],
+    blocks: Sequence[tuple[int, int]],
+    dtype: type[pl.DataType] = pl.Float64,
 ) -> pl.DataFrame:
-    """The rows of some blocks [first, end), to the bit as `compute` has them, without their warm-up."""
+    """The rows of blocks [first, end) that follow each other, to the bit as `compute` has them, without their warm-up,
+    the features as `dtype`."""
+    (first, end), last = blocks[0], blocks[-1][1]
     if len(blocks) == 1:
-        first, end = blocks[0]
-        return compute(bars, timeframe, features, first, end).tail(end - max(first, WARMUP))
-    begins = [max(0, first - WARMUP) for first, _ in blocks]
-    lengths = [end - begin for begin, (_, end) in zip(begins, blocks, strict=True)]
-    frame = pl.concat(
-        [bars.slice(begin, length) for begin, length in zip(begins, lengths, strict=True)], rechunk=True
-    ).with_columns(
-        _frame=pl.Series(np.repeat(np.arange(len(blocks)), lengths)).set_sorted(),
-        closed_at=timeframe.closes(pl.col("ts")),
-    )
+        alone = compute(bars, timeframe, features, first, end).tail(end - max(first, WARMUP))
+        return alone.cast({feature.name: dtype for feature in features})
+    begin = max(0, first - WARMUP)
+    history = bars.slice(begin, last - begin).rechunk().with_columns(closed_at=timeframe.closes(pl.col("ts")))
+    history = history.with_columns_seq(**_BAR_BY_BAR)
+    bounds = [(max(0, first - WARMUP), max(first, WARMUP), end) for first, end in blocks]
+    running = _running(history, features, [tuple(at - begin for at in frame) for frame in bounds])
+    parts = [feature.parts for feature in features]
     for step in BASE:
-        frame = frame.with_columns(**{name: expr.over("_frame") for name, expr in step.items()})
-    warm = [max(first, WARMUP) - begin for begin, (first, _) in zip(begins, blocks, strict=True)]
-    asked = np.concatenate([np.arange(n) >= start for n, start in zip(lengths, warm, strict=True)])
-    return frame.select(expr.over("_frame") for expr in _columns(features)).filter(pl.Series(asked))
+        history = history.with_columns_seq(**{name: expr for name, expr in step.items() if REACHES.get(name)})
+    for columns in (
+        {name: expr for each in parts for name, expr in each.exact.items()},
+        *in_turn(frozenset[Extreme]().union(*(each.extremes for each in parts))),
+    ):
+        history = history.with_columns_seq(**columns)
+    rest = (feature.parts.rest.cast(dtype).alias(feature.name) for feature in features)
+    return history.slice(bounds[0][1] - begin).hstack(running).select_seq(*rest, *_BESIDE)
 
 
-def _packed(n: int, parts: Iterable[pl.DataFrame], feature_set: FeatureSet) -> FeatureRows:
-    """The n rows of `parts`, each taken up and let go as it comes: a million wide rows need no second copy."""
-    ts, closed_at = np.empty(n, np.int64), np.empty(n, np.int64)
-    X = np.empty((n, len(feature_set.names)), np.float32)
-    scale, close = np.empty(n), np.empty(n)
-    at = 0
-    for part in parts:
-        to = at + len(part)
-        X[at:to] = part.select(feature_set.names).to_numpy()
-        ts[at:to], closed_at[at:to] = part["_ts"].to_numpy(), part["_closed_at"].to_numpy()
-        scale[at:to], close[at:to] = part["_scale"].to_numpy(), part["_close"].to_numpy()
-        at = to
-    return _frozen(ts, closed_at, X, scale, close, np.empty((n, 0), np.int8))
+def _running(
+    history: pl.DataFrame, features: Sequence[Feature], frames: Sequence[tuple[int, ...]]
+) -> pl.DataFrame:
+    """What stands on running sums of some features, of the rows from `asked` to `end` of frames (begin, asked, end)."""
+    lengths = [end - begin for begin, _, end in frames]
+    frame = pl.concat([history.slice(begin, end - begin) for begin, _, end in frames], rechunk=True)
+    frame = frame.with_columns(_frame=pl.Series(np.repeat(np.arange(len(frames)), lengths)).set_sorted())
+    for step in _BASE_PARTS:
+        windows = {name: expr for parts in step.values() for name, expr in parts.windows.items()}
+        frame = frame.with_columns_seq(**_in_frames(windows))
+        frame = frame.with_columns_seq(**{name: parts.rest for name, parts in step.items()})
+    sums = {name: expr for feature in features for name, expr in feature.parts.running.items()}
+    shared = [name for step in BASE for name in step if name not in REACHES]
+    asked = np.concatenate([np.arange(begin, end) >= first for begin, first, end in frames])
+    return frame.select_seq(*shared, **_in_frames(sums)).filter(pl.Series(asked))
 
 
-def _frozen(*arrays: NDArray[Any]) -> FeatureRows:
-    for array in arrays:
-        array.flags.writeable = False
-    return FeatureRows(*arrays)
+def _in_frames(columns: Mapping[str, pl.Expr]) -> dict[str, pl.Expr]:
+    return {name: expr.over("_frame") for name, expr in columns.items()}
+
+
+def _empty(n: int, feature_set: FeatureSet) -> FeatureRows:
+    """Room for n rows."""
+    return FeatureRows(
+        ts=np.empty(n, np.int64),
+        closed_at=np.empty(n, np.int64),
+        X=np.empty((n, len(feature_set.names)), np.float32),
+        scale=np.empty(n),
+        close=np.empty(n),
+        inputs=np.empty((n, 0), np.int8),
+    )
+
+
+def _fill(found: FeatureRows, at: int, part: pl.DataFrame) -> None:
+    """Writes what was computed from row `at` on, each part as it comes: a million wide rows need no second copy."""
+    to = at + len(part)
+    *names, ts, closed_at, scale, close = part.columns
+    found.X[at:to] = part.select(pl.col(names).cast(pl.Float32)).to_numpy()
+    for array, column in (
+        (found.ts, ts),
+        (found.closed_at, closed_at),
+        (found.scale, scale),
+        (found.close, close),
+    ):
+        array[at:to] = part[column].to_numpy()
+
+
+def _frozen(found: FeatureRows) -> FeatureRows:
+    for each in fields(found):
+        getattr(found, each.name).flags.writeable = False
+    return found

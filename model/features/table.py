@@ -43,9 +43,9 @@ from model.features.columns import (
     clip,
     log_of_volatility,
     place,
-    serialised,
 )
 from model.features.indicators import indicators
+from model.features.parts import serialised
 
 
 def _log_ratio(over: str, under: str) -> pl.Expr:

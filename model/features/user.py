@@ -25,9 +25,10 @@ from numpy.typing import NDArray
 
 from model.bars import BAR_SCHEMA, Bars, iso, timeframe
 from model.errors import BadInput
-from model.features.columns import BASE, WARMUP, Feature, serialised
+from model.features.columns import BASE, WARMUP, Feature
 from model.features.frames import BLOCK, edges, together
 from model.features.lookahead import check, computable, unmet_needs
+from model.features.parts import serialised
 from model.features.table import FEATURES
 
 LARGEST = 1_000.0  # a value further from 0 would drown all others, whatever scaling does

@@ -128,7 +128,9 @@ def prepare(engine: Engine, settings: Settings, watch: Callable[[float], None]) 
         part(1.0)
     *trained, backtest = results
     stale_after = settings.service.stale_after_timeframes
-    answers = {m: store.predictions.answer(engine, m, now, {}, stale_after) for m in samples}
+    answers = {
+        m: store.predictions.answer(engine, m, now, {}, stale_after, settings.signals) for m in samples
+    }
     document = {
         "market": asdict(first),
         "now": model.bars.iso(now),

@@ -46,11 +46,11 @@ def predict(
         opening.features(settings)
         now, stale_after = store.clock.now(engine), settings.service.stale_after_timeframes
         if moment is None and version is None:
-            answer = store.predictions.answer(engine, market, now, {}, stale_after)
+            answer = store.predictions.answer(engine, market, now, {}, stale_after, settings.signals)
             content = model.predictions.document(answer.signal)
         else:
             signal, in_sample = store.predictions.answer_at(
-                engine, market, moment, now, {}, version, stale_after
+                engine, market, moment, now, {}, version, stale_after, settings.signals
             )
             content = {**model.predictions.document(signal), "in_sample": in_sample}
     if as_json:

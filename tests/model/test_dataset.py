@@ -13,6 +13,7 @@ from model.config import TrainConfig
 from model.dataset import Dataset
 from model.errors import TrainingFailed
 from model.labels import triple_barrier
+from model.scaler import fit_scaler
 from tests.model import synthetic
 
 ROWS = features.rows(synthetic.bars(1_500), timeframe("1h"))
@@ -98,7 +99,7 @@ def test_the_target_is_the_return_in_units_of_its_expected_size(horizon: int) ->
 
 def test_a_scaled_training_part_has_mean_zero_and_spread_one() -> None:
     X = made().X[:900]
-    scaled = dataset.fit_scaler(X).apply(X)
+    scaled = fit_scaler(X).apply(X)
     moving = X.std(axis=0) > 1e-6
     np.testing.assert_allclose(scaled.mean(axis=0), 0, atol=1e-4)
     np.testing.assert_allclose(scaled.std(axis=0)[moving], 1, atol=1e-3)
@@ -106,13 +107,13 @@ def test_a_scaled_training_part_has_mean_zero_and_spread_one() -> None:
 
 def test_a_feature_that_never_moves_becomes_zero_and_not_infinite() -> None:
     X = np.full((50, 2), 3.25, np.float32)
-    assert (dataset.fit_scaler(X).apply(X) == 0).all()
+    assert (fit_scaler(X).apply(X) == 0).all()
 
 
 def test_the_scaler_does_not_depend_on_later_rows() -> None:
     X = made().X.copy()
-    before = dataset.fit_scaler(X[:600])
+    before = fit_scaler(X[:600])
     X[600:] *= 100
-    after = dataset.fit_scaler(X[:600])
+    after = fit_scaler(X[:600])
     assert (before.mean == after.mean).all()
     assert (before.scale == after.scale).all()

@@ -30,7 +30,7 @@ def test_the_mean_of_the_members_answers() -> None:
     X = DATA.X[-50:]
     each = networks.forward(FIVE.network, FIVE.scaler.apply(X))
     logit, scaled = each.mean(axis=0, dtype=np.float64).T
-    said = model.forecasts(X, np.full(50, 0.01), np.full(50, 9.0))
+    said = [model.predict(x, 0.01, 9.0) for x in X]
     np.testing.assert_allclose([s.p_up for s in said], 1 / (1 + np.exp(-logit / FIVE.temperature)), atol=1e-5)
     np.testing.assert_allclose([s.expected_return for s in said], 0.01 * scaled, atol=1e-6)
 

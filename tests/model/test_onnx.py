@@ -12,6 +12,7 @@ from model import dataset, features, onnx, predictor
 from model.bars import timeframe
 from model.network import network
 from model.predictor import Predictor
+from model.scaler import fit_scaler
 from tests import real_bars
 from tests.model import versions
 from tests.model.versions import ARCHITECTURES, KNOTS, contents, trained
@@ -55,7 +56,7 @@ def test_onnxruntime_answers_like_an_ensemble() -> None:
 def test_onnxruntime_answers_alike_on_real_rows(name: str) -> None:
     seen = features.rows(real_bars.bars("ETHUSDT_1h").tail(3_000), timeframe("1h"), versions.FEATURES)
     data = dataset.build(seen, versions.FEATURES, 1)
-    scaler = dataset.fit_scaler(data.X)
+    scaler = fit_scaler(data.X)
     arrays, manifest = contents(trained(ARCHITECTURES[name]))
     model = predictor.from_arrays({**arrays, "mean": scaler.mean, "scale": scaler.scale}, manifest)
     compare(model, data.X, data.scale.astype(np.float32))

@@ -18,6 +18,7 @@ from model.network.gates import Activate
 from model.network.layers import Dense
 from model.network.network import Network, Residual, perceptron
 from model.network.normalisation import LayerNorm
+from model.recalibration import FRESH
 from tests.model import versions
 from tests.model.versions import ARCHITECTURES, KNOTS, contents, trained
 
@@ -63,8 +64,9 @@ def test_rows_together_say_what_each_says_alone(name: str, members: int) -> None
     model = predictor.from_arrays(*contents(network.stacked(each)))
     scale, close = np.linspace(0.001, 0.2, len(X)), np.linspace(9.0, 11.0, len(X))
     said = [model.predict(*row) for row in zip(X, scale.tolist(), close.tolist(), strict=True)]
-    assert model.forecasts(X, scale, close) == said
-    assert model.forecasts(X[:7], scale[:7], close[:7]) == said[:7]
+    rows = zip(model.readings(X), scale.tolist(), close.tolist(), strict=True)
+    assert [model.forecast(*row, FRESH) for row in rows] == said
+    assert model.readings(X[:7]) == [model.read(x) for x in X[:7]]
     alone = [predictor.from_arrays(*contents(net)).outputs(X) for net in each]
     modest = np.abs(alone).max(axis=(0, 2)) < 10  # limits are those of the mean
     np.testing.assert_allclose(model.outputs(X)[modest], np.mean(alone, axis=0)[modest], atol=2e-4, rtol=2e-4)
@@ -172,7 +174,7 @@ def test_answering_imports_no_training_code() -> None:
     parts = ("activations", "folding", "gates", "initialisers", "layers", "network", "normalisation", "wires")
     assert set(json.loads(done.stdout)) - {m for m in sys.modules if m.startswith("model.features.")} == {
         *("model", "model.artifact", "model.bars", "model.errors", "model.features", "model.predictor"),
-        *("model.breaks", "model.resample"),
+        *("model.breaks", "model.recalibration", "model.resample", "model.scaler"),
         *("model.network", *(f"model.network.{part}" for part in parts)),
     }
 

@@ -17,6 +17,7 @@ from model.labels import triple_barrier
 from model.network import objective
 from model.network.losses import BinaryCrossEntropy, Huber
 from model.network.objective import Head
+from model.scaler import fit_scaler
 from tests.model import synthetic
 
 HOUR = timeframe("1h")
@@ -172,7 +173,7 @@ def test_heads_with_weights_of_their_own_are_as_if_each_were_alone() -> None:
 def test_weights_by_head_that_are_alike_change_no_bit_of_a_training() -> None:
     counts = weights.recency(len(DATA), 200)
     starts = training.network.initialise(SMALL.architecture(DATA.X.shape[1]), (np.random.default_rng(0),))
-    x = dataset.fit_scaler(DATA.X).apply(DATA.X)
+    x = fit_scaler(DATA.X).apply(DATA.X)
 
     def walked(weight: NDArray[np.float32], members: int = 1) -> list[NDArray[np.float32]]:
         start = training.Network(
