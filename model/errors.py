@@ -7,6 +7,7 @@
      ├── NotFound          no such market, version, job …
      ├── Busy              somebody else holds the market, or a queue is full
      ├── TrainingFailed    a training that cannot give a usable network, and why
+     ├── BrokenEvaluation  a forecaster whose scores are known beforehand scored otherwise
      ├── SeenRows          a version was to be judged on rows that it has learned from
      └── Unreachable       the database or the service does not answer, or its schema is not at head
 
@@ -40,6 +41,10 @@ class Busy(BarpropError):
 
 class TrainingFailed(BarpropError):
     """A training that cannot give a usable network."""
+
+
+class BrokenEvaluation(BarpropError):
+    """A forecaster whose scores are known beforehand scored otherwise, so the judgement cannot be believed."""
 
 
 class SeenRows(BarpropError):

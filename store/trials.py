@@ -42,9 +42,10 @@ def add(
     )
 
 
-def of(conn: Connection, market_id: int) -> Trials:
-    """Those of a market. The same way tried again, on other bars, is no other way: its newest trial counts."""
-    newest = select(func.max(trials.c.id)).where(trials.c.market_id == market_id).group_by(trials.c.config)
+def others(conn: Connection, market_id: int, config: Mapping[str, Any]) -> Trials:
+    """Those of a market beside this one. The same way tried again, on other bars, is no other way: its newest counts."""
+    beside = (trials.c.market_id == market_id, trials.c.config != dict(config))
+    newest = select(func.max(trials.c.id)).where(*beside).group_by(trials.c.config)
     sharpes = conn.scalars(
         select(trials.c.sharpe_bar).where(trials.c.id.in_(newest)).order_by(trials.c.id)
     ).all()

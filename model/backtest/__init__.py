@@ -1,7 +1,8 @@
 """The backtest: a walk forward by the functions that run live, and a judgement of what was said on the way."""
 
 from model.backtest.answers import REASONS, Said, Standing, answers, caught_up, forecasts, fresh
-from model.backtest.judging import Judgement, judge, plain
+from model.backtest.beside import beside
+from model.backtest.judging import Judgement, Others, judge, plain
 from model.backtest.walk import (
     Block,
     Contents,
@@ -26,6 +27,7 @@ __all__ = [
     "Contents",
     "Fits",
     "Judgement",
+    "Others",
     "Policy",
     "Refit",
     "Result",
@@ -33,6 +35,7 @@ __all__ = [
     "Standing",
     "answered_after",
     "answers",
+    "beside",
     "caught_up",
     "decide",
     "first_refit",

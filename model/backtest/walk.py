@@ -21,6 +21,7 @@ from model.predictor import Predictor
 from model.training import Fit
 
 Float64 = NDArray[np.float64]
+KEPT = "kept"  # the outcome of a refit that was not needed
 Contents = tuple[dict[str, NDArray[Any]], dict[str, Any]]  # of a version: arrays and manifest
 
 
@@ -140,7 +141,9 @@ def walk_forward(
     refits = refit_rows(data, config, policy)[len(done) :]
     standing = done[-1].standing if done else None
     made = next((block.made for block in reversed(done) if block.made is not None), None)
-    gains = [_gains(data, block) for block in done]
+    gains: list[Float64] = []  # since the last training
+    for block in done:
+        gains = [*(gains if block.refit.outcome == KEPT else []), _gains(data, block)]
     early = policy.warm or policy.by_need  # what is trained depends on what came before
     fitted = iter(() if early else fits(data, config, refits))
     for row in refits:
@@ -149,7 +152,6 @@ def walk_forward(
             refit, fresh_made = _kept(data, row), None
         else:
             result = _train(data, config, row, made if policy.warm else None) if early else next(fitted)
-            gains = []
             refit, fresh_made = _judged(data, row, result, standing)
         if fresh_made is not None:
             made = fresh_made
@@ -160,7 +162,7 @@ def walk_forward(
         else:
             said, refused, standing = answers(standing, data, rows, policy.caution)
             block = Block(refit, rows, said, refused, standing, fresh_made)
-        gains.append(_gains(data, block))
+        gains = [*(gains if refit.outcome == KEPT else []), _gains(data, block)]
         yield block
 
 
@@ -205,7 +207,7 @@ def _judged(
 
 
 def _kept(data: Dataset, row: int) -> Refit:
-    return Refit(row, int(data.closed_at[row]), "kept", "it gains on the base rate as it is", "", ())
+    return Refit(row, int(data.closed_at[row]), KEPT, "it gains on the base rate as it is", "", ())
 
 
 @dataclass(frozen=True)

@@ -62,17 +62,9 @@ class Comparison:
 
 
 def gain(baseline: Float64, losses: Float64, horizon: int) -> Gain:
-    """The mean of baseline - losses over paired rows, with a standard error that allows for autocorrelation.
-
-    The Diebold-Mariano comparison (1995) with Bartlett weights (Newey & West 1987) over the larger of horizon - 1
-    lags, since labels of overlapping horizons share bars, and the usual 4 (n / 100)^(2/9).
-    """
-    d = baseline - losses
-    n = len(d)
-    if n < 2:
-        return Gain(n, float(d.mean()) if n else 0.0, 0.0)
-    lags = min(n - 1, max(horizon - 1, usual_lags(n)))
-    return Gain(n, float(d.mean()), float(np.sqrt(max(long_run_variance(d, bartlett(lags)), 0.0) / n)))
+    """The mean of baseline - losses over paired rows, and its standard error, as `compare` has them."""
+    found = compare(baseline, losses, horizon)
+    return Gain(found.rows, found.gain, found.error)
 
 
 def pooled(first: Gain, second: Gain) -> Gain:
@@ -89,9 +81,9 @@ def compare(baseline: Float64, losses: Float64, horizon: int) -> Comparison:
     """The Diebold-Mariano test (1995) with the correction of Harvey, Leybourne & Newbold (1997) and their Student's t.
 
     The lags that overlapping horizons share bars over, horizon - 1 of them, count in full, as both papers have it; the
-    usual lags after them with falling weights, in case the losses hang together for longer. So at horizon 1 this is
-    `gain` but for the correction, while at long horizons `gain` finds two thirds of the variance and claims too much. Full weights
-    may find too little, even less than nothing: then weights that fall from the first lag on, which cannot, are taken.
+    usual lags after them with falling weights (Newey & West 1987), in case the losses hang together for longer. Full
+    weights may find too little, even less than nothing: then weights that fall from the first lag on, which cannot, are
+    taken. Weights that fall at once would find two thirds of the variance at long horizons, and claim too much.
 
     Of fewer rows than some fifty horizons no such test knows enough: it then claims more often than its p says.
     """
