@@ -1,19 +1,17 @@
 """Retraining: from the stored bars to a stored, judged and perhaps promoted version, in one transaction at its end."""
 
-import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from datetime import datetime
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
-from threadpoolctl import threadpool_info
 
 import store.bars
 import store.features
 import store.health
 import store.inputs
+import store.libraries
 import store.markets
 import store.runs
 import store.versions
@@ -58,12 +56,12 @@ CHOSEN = {
 
 def config_of(settings: Settings, params: dict[str, Any]) -> TrainConfig:
     """The training that the settings ask for, where the job's own parameters do not say otherwise."""
-    chosen = {name: getattr(settings.training, setting) for name, setting in CHOSEN.items()}
+    chosen = {name: params.get(name, getattr(settings.training, setting)) for name, setting in CHOSEN.items()}
     return TrainConfig(
         **{name: value for name, value in chosen.items() if value is not None},
         window=params.get("window", settings.training.window_bars),
         seed=params.get("seed", settings.training.seed),
-        horizon=settings.training.horizon_bars,
+        horizon=params.get("horizon", settings.training.horizon_bars),
         features=store.features.chosen(settings),
         inputs=store.features.inputs(settings),
         blas_threads=settings.training.blas_threads,
@@ -112,7 +110,7 @@ def run(
     held = _held_back(candidate, data)
     newest_rows = data.part(slice(max(0, len(data) - config.window), None))
     broken = dataset.left_out(history, kept, config, newest_rows)
-    manifest |= {"held": held, "bars_until": bars.iso(bars_until), "libraries": _libraries()}
+    manifest |= {"held": held, "bars_until": bars.iso(bars_until), "libraries": store.libraries.here()}
     packed = artifact.pack(arrays, manifest)
     now = clock()
 
@@ -203,14 +201,3 @@ def _record(
         curve=[{"epoch": n, "train_loss": train, "stop_loss": stop} for n, train, stop in curve],
         verdict=fit.verdict if fit is not None else "none",
     )
-
-
-def _libraries() -> dict[str, str]:
-    """What the bits depend on besides bars, config and seed."""
-    blas: dict[str, Any] = next((lib for lib in threadpool_info() if lib["user_api"] == "blas"), {})
-    return {
-        "python": sys.version.split()[0],
-        "numpy": version("numpy"),
-        "polars": version("polars"),
-        "blas": f"{blas.get('internal_api', 'unknown')} {blas.get('version', '')} {blas.get('architecture', '')}",
-    }

@@ -41,6 +41,13 @@ PREDICTORS_KEPT = 1_000
 
 DOUBTS = Signals()
 
+# What an input that does not count makes of an answer.
+INPUT_REASONS = {
+    features.SHORT: Reason.TOO_FEW_BARS,
+    features.STALE: Reason.STALE_BARS,
+    features.JUMPED: Reason.GAP,
+}
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -199,17 +206,19 @@ def _say(
         needed = features.WARMUP + 1
         return abstain(Reason.TOO_FEW_BARS, f"{len(tail)} bars are stored, {needed} are needed")
     for each, stands in zip(model.features.inputs, newest.inputs[0].tolist(), strict=True):
+        if stands == features.GIVEN:
+            continue
         if stands == features.SHORT:
             detail = (
                 f"the input {each} has fewer than {features.WARMUP + 1} bars that had closed by {iso(as_of)}"
             )
-            return abstain(Reason.TOO_FEW_BARS, detail)
-        if stands == features.STALE:
+        elif stands == features.STALE:
             assert each.market is not None
             closed = timeframe(each.timeframe).close_of(others[each.market]["ts"][-1])
-            return abstain(Reason.STALE_BARS, f"the newest bar of the input {each} closed at {iso(closed)}")
-        if stands == features.JUMPED:
-            return abstain(Reason.GAP, f"the input {each} stands on a jump of its price")
+            detail = f"the newest bar of the input {each} closed at {iso(closed)}"
+        else:
+            detail = f"the input {each} stands on a jump of its price"
+        return abstain(INPUT_REASONS[stands], detail)
     broken = store.breaks.under(conn, row.id, kept, tail, model.jump_z)
     if broken is not None:
         return abstain(Reason.GAP, broken.told)

@@ -23,7 +23,7 @@ def standing(
 ) -> Standing:
     """How that version stands at the close of the bar that closed `as_of`, to the bit as in a backtest, whoever asked
     for which bars before."""
-    before = _before(conn, market_id, as_of, version, model) or backtest.fresh(model)
+    before = in_ledger(conn, market_id, as_of, version, model) or backtest.fresh(model)
     opened = EPOCH + before.until * MICROSECOND - kept.length
     behind = min(store.bars.count_after(conn, market_id, opened, MOST_BARS), MOST_BARS)
     rows = behind + model.horizon  # that stand on these bars, or are decided by them
@@ -39,10 +39,10 @@ def standing(
     return backtest.caught_up(before, data, micros(as_of))
 
 
-def _before(
+def in_ledger(
     conn: Connection, market_id: int, as_of: datetime, version: int, model: Predictor
 ) -> Standing | None:
-    """As the ledger last has it."""
+    """How that version stood at the newest bar before `as_of` that it answered for; None where the ledger has none."""
     columns = (predictions.c[name] for name in ("as_of", "log_temperature", "certainty", "log_width"))
     row = conn.execute(
         select(*columns)

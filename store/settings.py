@@ -23,6 +23,7 @@ import model.bars
 from model.bars import Market
 from model.caution import Caution
 from model.errors import BadInput
+from model.portfolio import Costs, policies
 
 if TYPE_CHECKING:
     from model.features import Input
@@ -233,7 +234,45 @@ class Backtest(Section):
 
     refit_every_bars: int = Field(default=1_000, ge=1)
     fee_bps: float = Field(default=10.0, ge=0)  # of the traded value, each way
-    slippage_bps: float = Field(default=2.0, ge=0)  # of the traded value, each way
+    slippage_bps: float = Field(default=2.0, ge=0)  # of the traded value, each way, beside half the spread
+    spread_bps: float = Field(default=0.0, ge=0)  # from bid to ask: each way pays half of it
+    borrow_bps_annual: float = Field(default=0.0, ge=0)  # of the value held short
+    funding_bps_8h: float = Field(
+        default=0.0, allow_inf_nan=False
+    )  # the long pay the short; below 0 the short pay
+    latency_bars: int = Field(default=0, ge=0)  # until a position is traded, beyond the next open
+    baselines: tuple[str, ...] = ("no_change", "logistic")  # beside the base rate; "lightgbm" needs its extra
+    processes: int | None = Field(default=None, ge=1)  # that train; None: one for each core but one
+
+    def costs(self) -> Costs:
+        """What trading and holding costs."""
+        return Costs(
+            self.fee_bps, self.slippage_bps, self.spread_bps, self.borrow_bps_annual, self.funding_bps_8h
+        )
+
+
+class Portfolio(Section):
+    """How a forecast becomes a position, in backtests and in Signals alike."""
+
+    policy: str = "cost_aware"
+    long_only: bool = False
+    cap: float = 1.0  # largest position, as a share of the capital
+    threshold: float = 0.55  # of `threshold`: p_up from which to be long, its complement to be short
+    kelly_fraction: float = 0.5  # of `kelly`
+    target_volatility_bps: float = 50.0  # of `volatility`: of the capital over the horizon
+
+    def chosen(self) -> policies.Policy:
+        """As positions are made by it."""
+        named = self.model_dump()
+        return policies.Policy(named.pop("policy"), **named)
+
+    @model_validator(mode="after")
+    def _is_a_policy(self) -> "Portfolio":
+        try:
+            self.chosen()
+        except BadInput as error:
+            raise ValueError(str(error)) from error
+        return self
 
 
 class Log(Section):
@@ -257,6 +296,7 @@ class Settings(BaseSettings):
     features: Features = Field(default_factory=Features)
     training: Training = Field(default_factory=Training)
     backtest: Backtest = Field(default_factory=Backtest)
+    portfolio: Portfolio = Field(default_factory=Portfolio)
     log: Log = Field(default_factory=Log)
 
     @classmethod

@@ -1,6 +1,7 @@
 """Features: causal Polars expressions over a market's bars, the frames they are computed in, and their proof.
 
 columns    what features share, and what a feature is
+parts      what of an expression needs frames, and what has the same bits without
 table      FEATURES: add a feature by adding a row
 frames     the rule for where a frame starts, and the rows of one market's bars, which have the same bits everywhere
 inputs     `rows` and `last_row`: those, and beside them the rows of longer timeframes and of other markets

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from model.bars import Bars, Timeframe
 from model.errors import BadBars
 from model.features.columns import BASE, REACHES, WARMUP, Feature
-from model.features.parts import Extreme, in_turn, parted
+from model.features.parts import in_turn, parted
 from model.features.table import DEFAULT, FeatureSet
 
 BLOCK = 512  # bars of a block, where they follow each other without gaps
@@ -30,6 +30,8 @@ _THREADS = 2
 # Blocks that go in one call: what a call costs beside its work is shared, and 64 blocks of 60 columns are 16 MiB.
 _TOGETHER = 64
 
+_FRAME = "_frame"  # which frame a row is of, where many are computed at a time
+
 # What every row has beside its features.
 _BESIDE = (
     pl.col("ts").dt.epoch("us").alias("_ts"),
@@ -37,10 +39,9 @@ _BESIDE = (
     pl.col("volatility").alias("_scale"),
     pl.col("close").alias("_close"),
 )
-# Of BASE what has the same bits in any frame, and what has not, taken apart.
-_BAR_BY_BAR = {name: expr for step in BASE for name, expr in step.items() if REACHES.get(name) == 0}
+# Of BASE what is not computed of a bar alone, which is the same in every frame.
 _BASE_PARTS = tuple(
-    {name: parted(expr, REACHES, WARMUP) for name, expr in step.items() if name not in _BAR_BY_BAR}
+    {name: parted(expr, REACHES, WARMUP) for name, expr in step.items() if REACHES.get(name) != 0}
     for step in BASE
 )
 
@@ -156,28 +157,33 @@ def together(
         return alone.cast({feature.name: dtype for feature in features})
     begin = max(0, first - WARMUP)
     history = bars.slice(begin, last - begin).rechunk().with_columns(closed_at=timeframe.closes(pl.col("ts")))
-    history = history.with_columns_seq(**_BAR_BY_BAR)
-    bounds = [(max(0, first - WARMUP), max(first, WARMUP), end) for first, end in blocks]
-    running = _running(history, features, [tuple(at - begin for at in frame) for frame in bounds])
+    history = _with_exact_base(history, reaching=0)
+    frames = [(max(0, first - WARMUP), max(first, WARMUP), end) for first, end in blocks]
+    running = _running(history, features, np.array(frames) - begin)
+    history = _with_exact_base(history, reaching=WARMUP)
     parts = [feature.parts for feature in features]
-    for step in BASE:
-        history = history.with_columns_seq(**{name: expr for name, expr in step.items() if REACHES.get(name)})
-    for columns in (
-        {name: expr for each in parts for name, expr in each.exact.items()},
-        *in_turn(frozenset[Extreme]().union(*(each.extremes for each in parts))),
-    ):
+    exact = {name: expr for each in parts for name, expr in each.exact.items()}
+    extremes = {extreme for each in parts for extreme in each.extremes}
+    for columns in (exact, *in_turn(extremes)):
         history = history.with_columns_seq(**columns)
     rest = (feature.parts.rest.cast(dtype).alias(feature.name) for feature in features)
-    return history.slice(bounds[0][1] - begin).hstack(running).select_seq(*rest, *_BESIDE)
+    return history.slice(max(first, WARMUP) - begin).hstack(running).select_seq(*rest, *_BESIDE)
 
 
-def _running(
-    history: pl.DataFrame, features: Sequence[Feature], frames: Sequence[tuple[int, ...]]
-) -> pl.DataFrame:
-    """What stands on running sums of some features, of the rows from `asked` to `end` of frames (begin, asked, end)."""
-    lengths = [end - begin for begin, _, end in frames]
-    frame = pl.concat([history.slice(begin, end - begin) for begin, _, end in frames], rechunk=True)
-    frame = frame.with_columns(_frame=pl.Series(np.repeat(np.arange(len(frames)), lengths)).set_sorted())
+def _with_exact_base(history: pl.DataFrame, reaching: int) -> pl.DataFrame:
+    """With those columns of BASE whose exact windows look at no more earlier bars than `reaching`."""
+    for step in BASE:
+        near = {name: expr for name, expr in step.items() if REACHES.get(name, WARMUP + 1) <= reaching}
+        history = history.with_columns_seq(**near)
+    return history
+
+
+def _running(history: pl.DataFrame, features: Sequence[Feature], frames: NDArray[np.int64]) -> pl.DataFrame:
+    """What stands on running sums in some features, in frames (m, 3) that begin, are asked for, and end at a row."""
+    begins, ends = frames[:, 0], frames[:, 2]
+    frame = pl.concat([history.slice(a, b - a) for a, b in zip(begins, ends, strict=True)], rechunk=True)
+    of_frame = pl.Series(np.repeat(np.arange(len(frames)), ends - begins)).set_sorted()
+    frame = frame.with_columns(of_frame.alias(_FRAME))
     for step in _BASE_PARTS:
         windows = {name: expr for parts in step.values() for name, expr in parts.windows.items()}
         frame = frame.with_columns_seq(**_in_frames(windows))
@@ -189,7 +195,7 @@ def _running(
 
 
 def _in_frames(columns: Mapping[str, pl.Expr]) -> dict[str, pl.Expr]:
-    return {name: expr.over("_frame") for name, expr in columns.items()}
+    return {name: expr.over(_FRAME) for name, expr in columns.items()}
 
 
 def _empty(n: int, feature_set: FeatureSet) -> FeatureRows:

@@ -13,6 +13,7 @@ whole, and is computed in its frames.
 """
 
 import json
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -96,17 +97,16 @@ def in_turn(extremes: Iterable[Extreme]) -> tuple[dict[str, pl.Expr], ...]:
 
     Its first bars, which have no full window, are not null as those of `alone` are.
     """
-    steps: list[dict[str, pl.Expr]] = []
+    steps: defaultdict[int, dict[str, pl.Expr]] = defaultdict(dict)
     for (of, _), windows in groupby(sorted(extremes), key=lambda each: (each.of, each.price)):
         shorter: Extreme | None = None
         for step, each in enumerate(windows):
-            expr = alone(each)
+            steps[step][each.name] = alone(each)
             if shorter is not None and each.window <= 2 * shorter.window:
                 half = pl.col(shorter.name)
-                expr = _EXTREMES[of](half, half.shift(each.window - shorter.window))
-            steps[step : step + 1] = [{**(steps[step] if step < len(steps) else {}), each.name: expr}]
+                steps[step][each.name] = _EXTREMES[of](half, half.shift(each.window - shorter.window))
             shorter = each
-    return tuple(steps)
+    return tuple(steps[step] for step in sorted(steps))
 
 
 def reach(expr: pl.Expr, reaches: Mapping[str, int]) -> int | None:
@@ -187,15 +187,11 @@ class _Node:
     @property
     def extreme(self) -> Extreme | None:
         """This, where it is an extreme of a price."""
-        meta = self.inputs[0].expr.meta
-        if (
-            self.window.get("of") not in _EXTREMES
-            or not meta.is_column()
-            or meta.output_name() not in _PRICES
-        ):
+        if self.window.get("of") not in _EXTREMES or not self.inputs[0].expr.meta.is_column():
             return None
-        found = Extreme(self.window["of"], meta.output_name(), self.window["window_size"], self.text)
-        return found if serialised(alone(found)) == self.text else None
+        price = self.inputs[0].expr.meta.output_name()
+        found = Extreme(self.window["of"], price, self.window["window_size"], self.text)
+        return found if price in _PRICES and serialised(alone(found)) == self.text else None
 
     @property
     def back(self) -> int:

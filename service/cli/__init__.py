@@ -26,6 +26,7 @@ from service.cli import (
     keys,
     markets,
     predict,
+    replay,
     schedules,
     serve,
     train,
@@ -50,6 +51,7 @@ for command in (
     train.train,
     predict.predict,
     backtest.backtest,
+    replay.replay,
     doctor.doctor,
 ):
     app.command()(command)

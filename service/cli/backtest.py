@@ -1,11 +1,18 @@
 """`barprop backtest`: how it would have done, walking forward."""
 
-from typing import Annotated, Any
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from model.errors import BadInput
 from service.cli import opening, options, output, running
 from service.cli.options import AsJson, Symbol, Timeframe
+
+if TYPE_CHECKING:
+    from store.database import Engine
 
 
 def backtest(
@@ -17,9 +24,37 @@ def backtest(
     refit_every: Annotated[
         int | None, typer.Option("--refit-every", min=1, help="Bars between two trainings.")
     ] = None,
+    first: Annotated[
+        int | None,
+        typer.Option("--first", min=1, help="How many rows the first training has; judged are those after."),
+    ] = None,
     last: Annotated[
         int | None, typer.Option("--last", min=1, help="Judge only so many of the newest bars.")
     ] = None,
+    expanding: Annotated[
+        bool, typer.Option("--expanding", help="Learn from all bars up to then, not from a window.")
+    ] = False,
+    by_need: Annotated[
+        bool, typer.Option("--by-need", help="Train only where the champion has gained nothing lately.")
+    ] = False,
+    warm: Annotated[
+        bool, typer.Option("--warm", help="Go on from the champion's weights at each training.")
+    ] = False,
+    members: Annotated[
+        int | None, typer.Option("--members", min=1, help="Networks whose mean answers.")
+    ] = None,
+    horizon: Annotated[
+        int | None, typer.Option("--horizon", min=1, help="Bars ahead that are predicted.")
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option("--report", dir_okay=False, help="Write a page that needs no network here.")
+    ] = None,
+    parquet: Annotated[
+        Path | None, typer.Option("--parquet", dir_okay=False, help="Write every prediction here.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on where the same backtest was interrupted.")
+    ] = False,
     wait: Annotated[
         bool, typer.Option("--wait/--no-wait", help="Wait while a worker backtests that market, or refuse.")
     ] = True,
@@ -32,21 +67,55 @@ def backtest(
     \b
     barprop backtest ETHUSDT 1h
     barprop backtest ETHUSDT 1h --window 10000 --refit-every 1000
-    barprop backtest ETHUSDT 1h --last 5000
+    barprop backtest ETHUSDT 1h --last 5000 --report eth.html
 
     Each bar is predicted by a network that had not seen it, by the same functions that serve. Scores stand beside
     the base rate, trading figures (after fees and slippage) beside buy and hold.
     """
     market = options.market(symbol, timeframe)
-    given = {"window": window, "refit_every": refit_every, "last": last}
-    params = {name: value for name, value in given.items() if value is not None}
+    if expanding and window is not None:
+        raise options.WrongUsage("--expanding has no --window: leave one of them out")
+    given = {
+        **{"window": window, "refit_every": refit_every, "first": first, "last": last},
+        **{"expanding": expanding, "by_need": by_need, "warm": warm, "resume": resume},
+        **{"members": members, "horizon": horizon},
+    }
+    params = {name: value for name, value in given.items() if value}
+    for file in (report, parquet):
+        if file is not None and not file.parent.is_dir():
+            raise BadInput(f"there is no folder {file.parent} to write {file.name} into")
     with opening.database() as (settings, engine):
         opening.features(settings)
-        result = running.run(engine, settings, "backtest", market, params, wait)
+        try:
+            result = running.run(engine, settings, "backtest", market, params, wait)
+        except KeyboardInterrupt:
+            output.note("what was done so far is kept: the same command with --resume goes on from there")
+            raise
+        _write(engine, result, report, parquet)
     if as_json:
         output.document(result)
         return
     show(result)
+
+
+def _write(engine: Engine, result: dict[str, Any], report: Path | None, parquet: Path | None) -> None:
+    """The files that were asked for."""
+    if report is None and parquet is None:
+        return
+    import io
+
+    import polars as pl
+
+    import store.backtests
+    import store.database
+    from service.dashboard.report import html
+
+    with store.database.read(engine) as conn:
+        predictions = store.backtests.predictions(conn, result["id"])
+    if parquet is not None:
+        parquet.write_bytes(predictions)
+    if report is not None:
+        report.write_text(html(result, pl.read_parquet(io.BytesIO(predictions))), encoding="utf-8")
 
 
 def show(result: dict[str, Any]) -> None:

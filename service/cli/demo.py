@@ -86,9 +86,9 @@ def demo(
         _show(content)
         if once:
             return
-        from service.cli import replay
+        from service.cli import demo_replay
 
-        replay.run(engine, url, port, prepared.to_come, speed)
+        demo_replay.run(engine, url, port, prepared.to_come, speed)
 
 
 def prepare(engine: Engine, settings: Settings, watch: Callable[[float], None]) -> Prepared:

@@ -4,6 +4,7 @@ Times are microseconds since 1970, (n,) and ascending.
 """
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +25,7 @@ def thinned(values: Float64) -> Int64:
     if n <= POINTS:
         return np.arange(n)
     edges = np.linspace(0, n, POINTS // 2).astype(np.int64)
-    buckets = [(int(first), values[first:end]) for first, end in zip(edges[:-1], edges[1:], strict=True)]
+    buckets = [(int(first), values[first:end]) for first, end in pairwise(edges)]
     extremes = [first + int(place) for first, part in buckets for place in (part.argmin(), part.argmax())]
     places: Int64 = np.unique(np.array([0, *extremes, n - 1], np.int64))
     return places
@@ -43,7 +44,8 @@ def drawdown(equity: Float64) -> Float64:
 def rolling_mean(values: Float64, window: int) -> Float64:
     """The means of so many values up to each, (n - window + 1,)."""
     sums = np.concatenate([[0.0], np.cumsum(values)])
-    return (sums[window:] - sums[:-window]) / window
+    means: Float64 = (sums[window:] - sums[:-window]) / window
+    return means
 
 
 def stretches(times: Int64, on: NDArray[np.bool_], end: int) -> list[tuple[int, int]]:

@@ -28,7 +28,7 @@ function layout(own, tall, styles, width) {
     return [key, { ...axis, showgrid: key.startsWith("y"), ...limits, ...value, ...(value.title && { title: { ...small, ...value.title } }) }];
   });
   return {
-    ...own, ...Object.fromEntries(axes), width, height: (tall ? 480 : 320) * (narrow.matches && !width ? 0.85 : 1),
+    ...own, ...Object.fromEntries(axes), width, height: tall ? 480 : 320,
     margin: { l: 8, r: 12, t: 8, b: 8 }, dragmode: false, hovermode: own.hovermode ?? "closest",
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
     font: { family: getComputedStyle(document.body).fontFamily, size: 12, color: colour("quiet") },

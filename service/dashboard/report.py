@@ -1,6 +1,6 @@
 """The report of one backtest: a single page that is read, kept, printed and sent on without a network.
 
-What a report says stands in report.html; `figures` has its charts and `report_words` the names of its figures. A part whose
+What a report says stands in report.html; `figures` and `gradients` have its charts and `report_words` the names of its figures. A part whose
 key the document does not have is left out, so that backtests of older versions can be read too.
 """
 
@@ -17,8 +17,8 @@ import polars as pl
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
-from service.dashboard import figures, report_words, words
-from service.dashboard.figures import Chart
+from service.dashboard import figures, gradients, report_words, words
+from service.dashboard.drawing import Chart
 
 TRADES_SHOWN = 200
 REFITS_SHOWN = 500
@@ -57,7 +57,6 @@ def html(document: Mapping[str, Any], frame: pl.DataFrame) -> str:
         data=data,
         data_size=len(json.dumps(data)) / 1e6,
         library_size=len(scripts[0]) / 1e6,
-        window=figures.window_of(len(frame)),
         failed=[each for each in document.get("controls") or () if not each.get("passed")],
         judgement=judgement(document.get("verdict") or {}),
         styles=Markup((HERE / "page.css").read_text() + (HERE / "report.css").read_text()),  # noqa: S704 - our own
@@ -108,7 +107,7 @@ def _charts(document: Mapping[str, Any], frame: pl.DataFrame) -> dict[str, Chart
         "gain": figures.rolling_gain(frame),
         "reliability": figures.reliability(document.get("reliability")),
         "coverage": figures.rolling_coverage(frame),
-        "health": figures.health(document.get("refits")),
+        "health": gradients.health(document.get("refits")),
         "sweep": figures.sweep(document.get("trading") or {}),
     }
     return {key: chart for key, chart in drawn.items() if chart is not None}
@@ -122,7 +121,9 @@ def _library() -> str:
 
 def _policy(scripts: Sequence[str]) -> str:
     """Nothing is loaded from anywhere, and no script runs but these."""
-    hashes = " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'" for text in scripts)
+    hashes = " ".join(
+        f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'" for text in scripts
+    )
     return (
         f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:; "
         "base-uri 'none'; form-action 'none'"

@@ -69,6 +69,7 @@ NAMES: dict[str, tuple[str, str]] = {
     "probabilistic_sharpe": ("probabilistic Sharpe ratio (PSR)", "share"),
     "deflated_sharpe": ("deflated Sharpe ratio (DSR)", "share"),
     "trials": ("trials counted", "count"),
+    "sharpe_bar": ("Sharpe ratio a bar", "number"),
     "min_track_record_bars": ("minimum track record, in bars", "count"),
     # what came of rows
     "rows_left_out": ("bars without a row", "count"),
@@ -161,15 +162,15 @@ def _number(value: float) -> str:
     size = abs(value)
     if isinstance(value, int) or size >= 1e4:
         return f"{value:,.0f}"
-    return f"{value:.4g}" if size == 0 or size >= 1e-4 else f"{value:.2e}".replace("e-0", "e-")
+    return f"{value:.4g}" if size == 0 or size >= 1e-4 else f"{value:.3g}".replace("e-0", "e-")
 
 
 def _share(value: float) -> str:
-    return f"{value * 100:,.{1 if 0.01 <= abs(value) or value == 0 else 2}f}{NARROW}%"
+    return f"{value * 100:,.{1 if abs(value) >= 0.01 or value == 0 else 2}f}{NARROW}%"
 
 
 def _change(value: float) -> str:
-    return f"{value * 100:+,.{2 if abs(value) < 0.1 else 1}f}{NARROW}%"
+    return f"{value * 100:+,.{2 if abs(value) < 10 else 0}f}{NARROW}%"
 
 
 SHOWN: dict[str, Callable[[float], str]] = {

@@ -1,5 +1,6 @@
 """The laws of features. Every row of FEATURES stands trial in each of them; none is excused."""
 
+import json
 import math
 import os
 import re
@@ -29,6 +30,7 @@ from model.features import (
     columns,
     frames,
     last_row,
+    parts,
     rows,
     table,
 )
@@ -212,6 +214,95 @@ def test_a_feature_set_chooses_and_orders_columns() -> None:
     chosen, everything = rows(bars, HOUR, FeatureSet(names)), rows(bars, HOUR, EVERY)
     for column, name in enumerate(names):
         assert chosen.X[:, column].tobytes() == everything.X[:, list(FEATURES).index(name)].tobytes()
+
+
+# --- in parts
+
+
+@pytest.mark.parametrize("name", FEATURES)
+def test_the_parts_put_together_are_the_expression(name: str) -> None:
+    split, whole = FEATURES[name].parts, parts.serialised(FEATURES[name].expr)
+    text = parts.serialised(split.rest)
+    for column in sorted(split.windows, key=len, reverse=True):
+        assert parts.serialised(split.windows[column]) == column
+        text = text.replace(json.dumps({"Column": column}, separators=(",", ":"), ensure_ascii=False), column)
+    assert text == whole
+    # nothing but windows is computed in frames, so that no built-in feature is slow unseen
+    for column in split.running:
+        function = json.loads(column)["Function"]["function"]
+        assert function == "Shift" or "RollingExpr" in function
+
+
+@pytest.mark.parametrize(
+    "expr",
+    [
+        pl.col("close").tanh(),
+        pl.col("close").shift(-1),
+        pl.col("close") - pl.col("close").mean(),
+        pl.col("close").rolling_mean(5).over("open"),
+        pl.col("close") / pl.col("close").ewm_mean(alpha=0.1),
+    ],
+)
+def test_what_is_not_known_stays_whole(expr: pl.Expr) -> None:
+    split = parts.parted(expr, columns.REACHES, WARMUP)
+    assert split.rest.meta.output_name() == parts.serialised(expr)
+    assert list(split.windows) == [parts.serialised(expr)]
+
+
+def test_a_reach_is_how_many_earlier_bars_an_exact_window_looks_at() -> None:
+    x, r = pl.col("close"), pl.col("log_return")
+    for expr, far in (
+        (x, 0),
+        (x.shift(3), 3),
+        (x.rolling_min(10), 9),
+        ((x.rolling_max(10) - x.shift(12)).shift(2), 14),
+        (r.shift(4) * 2, 5),  # a return is of two closes
+        (x.rolling_sum(6, weights=[1.0] * 6), 5),
+        (x.rolling_sum(6), None),
+        (x.rolling_std(6).shift(1), None),
+        (x.rolling_min(11, center=True), None),
+        (pl.col("volatility").shift(1), None),
+        (x.tanh(), None),
+    ):
+        assert parts.reach(expr, columns.REACHES) == far, str(expr)
+
+
+numbers = st.sampled_from([0.0, -0.0, 1.0, -1.0, math.nan, math.inf, -math.inf, 1e-300, 3e17, 0.1])
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(numbers, min_size=40, max_size=90), st.integers(1, 20), st.integers(0, 15), st.data())
+def test_exact_windows_have_the_same_bits_wherever_a_history_begins(
+    values: list[float], k: int, front: int, data: st.DataObject
+) -> None:
+    x = pl.col("x")
+    weights = data.draw(st.lists(st.floats(-2, 2, allow_subnormal=False), min_size=k, max_size=k))
+    windows = [x.shift(k), x.rolling_min(k), x.rolling_max(k), x.rolling_sum(k, weights=weights)]
+    history = pl.DataFrame({"x": values})
+    for expr in windows:
+        assert parts.reach(expr, {"x": 0}) is not None
+        whole, cut = history.select(expr)["x"].to_numpy(), history[front:].select(expr)["x"].to_numpy()
+        assert whole[front + k :].tobytes() == cut[k:].tobytes(), str(expr)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sets(st.integers(1, 200), min_size=1, max_size=8), st.integers(0, 10_000))
+def test_an_extreme_made_of_shorter_ones_is_the_extreme(windows: set[int], seed: int) -> None:
+    bars = markets.bars(WARMUP + 300, seed, flat=0.3)
+    asked = [
+        extreme
+        for k in windows
+        for price in ("high", "low")
+        for each in (pl.col(price).rolling_min(k), pl.col(price).rolling_max(k))
+        for extreme in parts.parted(each, columns.REACHES, WARMUP).extremes
+    ]
+    frame = bars
+    for step in parts.in_turn(asked):
+        frame = frame.with_columns_seq(**step)
+    assert len(asked) == 4 * len(windows)
+    for each in asked:
+        expected = bars.select(parts.alone(each)).to_series()
+        assert (frame[each.name][each.window - 1 :] == expected[each.window - 1 :]).all()
 
 
 # --- the set and its hash

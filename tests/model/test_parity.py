@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from model.features import (
     FEATURES,
     HISTORY,
     WARMUP,
+    Feature,
     FeatureRows,
     FeatureSet,
     frames,
@@ -262,3 +264,37 @@ def test_a_row_is_the_same_through_the_database(database: Engine) -> None:
             everything = store.bars.read(conn, market_id, HOUR)
         assert bits(last_row(newest, HOUR, EVERY)) == bits(whole, slice(at - 1 - WARMUP, at - WARMUP))
         assert bits(rows(everything, HOUR, EVERY)) == bits(whole, slice(0, at - WARMUP))
+
+
+# --- many frames at a time
+
+_C, _V, _R = pl.col("close"), pl.col("relative_volume"), pl.col("log_return")
+ODD = [
+    Feature(f"odd_{place}", "odd", WARMUP, "as no built-in feature has it", expr)
+    for place, expr in enumerate(
+        (
+            pl.col("low").rolling_min(200).rolling_max(100) / _C,  # reaches further than a frame's warm-up
+            pl.col("low").rolling_min(5, min_samples=2).shift(2) / _C,
+            _V.rolling_max(10) - _V.shift(3),
+            (_C / _C.shift(1) - 1).fill_null(1.0).rolling_sum(3, weights=[1.0, -0.5, 0.25]),
+            (_C / _C.rolling_median(20)).tanh(),
+            (pl.col("ts").dt.hour() > 12),
+            (_R > 0).cum_sum() % 7,
+            pl.when(_R.shift(250).is_null()).then(1.0).otherwise(_R.rolling_std(30)),
+            _R.shift(1).fill_null(1e6).rolling_mean(20),
+            pl.lit(0.5),
+        )
+    )
+]
+
+
+@pytest.mark.parametrize("market", MARKETS)
+def test_many_frames_at_a_time_have_the_bits_of_each_alone(market: str) -> None:
+    bars, features = MARKETS[market], [*FEATURES.values(), *ODD]
+    blocks = [block for block in pairwise(frames.edges(bars, HOUR)) if block[1] > WARMUP]
+    assert len(blocks) > 1
+    many = frames.together(bars, HOUR, features, blocks)
+    alone = pl.concat([frames.together(bars, HOUR, features, [block]) for block in blocks])
+    assert many.columns == alone.columns
+    for column in many.columns:  # in float64, before rows round them
+        assert many[column].to_numpy().tobytes() == alone[column].to_numpy().tobytes(), column

@@ -1,4 +1,4 @@
-"""From forecasts to positions, and from positions to what they would have earned after costs.
+"""The default policy and its figures as the walk-forward job reads them until it moves to `policies` and `trading`.
 
 A position is decided at a bar's close and traded at the next bar's open. Positions are shares of the capital:
 1 all long, -1 all short, 0 out.
@@ -9,22 +9,9 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from model.portfolio.costs import SECONDS_PER_YEAR, Costs
+
 Float64 = NDArray[np.float64]
-
-SECONDS_PER_YEAR = 365.25 * 86_400
-
-
-@dataclass(frozen=True)
-class Costs:
-    """What a trade costs, in basis points of the value traded, each way."""
-
-    fee_bps: float
-    slippage_bps: float
-
-    @property
-    def each_way(self) -> float:
-        """As a share of the value traded."""
-        return (self.fee_bps + self.slippage_bps) / 10_000
 
 
 @dataclass(frozen=True)
@@ -51,15 +38,6 @@ def positions(expected_return: Float64, costs: Costs) -> Float64:
     last_paid = np.maximum.accumulate(np.where(pays, at, -1))
     turned = np.maximum.accumulate(np.where(np.diff(side, prepend=0.0) != 0, at, 0))
     return np.where(last_paid >= turned, side, 0.0)
-
-
-def bar_returns(opens: Float64, last_close: float) -> Float64:
-    """Each decision's simple return, from the open that it is traded at to the next one; the last ends at a close.
-
-    `opens` (n,) are the opens of the bars after the n bars that were decided on.
-    """
-    ends = np.append(opens[1:], last_close)
-    return ends / opens - 1
 
 
 def trade(position: Float64, returns: Float64, seconds: float, costs: Costs) -> Trading:
