@@ -23,6 +23,7 @@ import jobs.fetch
 import jobs.ingest
 import jobs.logs
 import jobs.retrain
+import jobs.tune
 import store.clock
 import store.database
 import store.features
@@ -44,10 +45,11 @@ KINDS: dict[str, Run] = {
     "fetch": jobs.fetch.run,
     "retrain": jobs.retrain.run,
     "backtest": jobs.backtest.run,
+    "tune": jobs.tune.run,
 }
 
 # Those that compute features, a user's too.
-OF_FEATURES = ("retrain", "backtest")
+OF_FEATURES = ("retrain", "backtest", "tune")
 
 # A job that makes progress shows it this often, although its lease would hold longer.
 PROGRESS_SECONDS = 1.0

@@ -45,7 +45,7 @@ CHOSEN = {
         for name in (
             *("hidden", "activation", "initialiser", "normalisation", "residual", "dropout", "optimiser"),
             *("learning_rate", "schedule", "warm_up", "weight_decay", "clip_value", "clip_norm", "epochs"),
-            *("dead_zone", "uniqueness", "return_weight", "calibration", "members"),
+            *("dead_zone", "uniqueness", "return_weight", "calibration", "members", "relearn"),
         )
     },
     "batch": "batch_rows",
@@ -107,7 +107,7 @@ def run(
     arrays, manifest = training.contents(fit)
     candidate = predictor.from_arrays(arrays, manifest)
     judged = backtest.decide(fit, candidate, champion, data)
-    held = _held_back(candidate, data)
+    held = _held_back(fit, data)
     newest_rows = data.part(slice(max(0, len(data) - config.window), None))
     broken = dataset.left_out(history, kept, config, newest_rows)
     manifest |= {"held": held, "bars_until": bars.iso(bars_until), "libraries": store.libraries.here()}
@@ -165,10 +165,11 @@ def _warm(conn: Connection, version_id: int | None) -> WarmStart:
         raise TrainingFailed(f"a warm start cannot go on from version {version_id}: {error}") from error
 
 
-def _held_back(candidate: Predictor, data: dataset.Dataset) -> dict[str, Any]:
-    """The candidate's scores on the rows that its weights have not seen, beside the base rate's, and its gain."""
-    rows = data.part(slice(int(np.searchsorted(data.closed_at, candidate.fitted_until)), len(data)))
-    judged = backtest.judge(rows, backtest.forecasts(candidate, rows))
+def _held_back(fit: Fit, data: dataset.Dataset) -> dict[str, Any]:
+    """The training's scores on the rows that were held back, beside the base rate's, and its gain."""
+    model = predictor.from_arrays(*training.contents(fit.judged))
+    rows = data.part(slice(int(np.searchsorted(data.closed_at, model.fitted_until)), len(data)))
+    judged = backtest.judge(rows, backtest.forecasts(model, rows))
     gain, scored = judged.gain, judged.document()
     scored["model"]["coverage_90"] = None  # the interval was made on these very rows
     return {"rows": gain.rows, "gain": gain.mean, "gain_error": gain.error, **scored}

@@ -93,4 +93,3 @@ def conformal_width(residuals: Float64, level: float) -> float:
     ordered = np.sort(np.abs(residuals))
     rank = int(np.ceil((len(ordered) + 1) * level))
     return float(ordered[min(rank, len(ordered)) - 1])
-

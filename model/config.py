@@ -25,7 +25,16 @@ OUTPUTS = 2  # the logit of up, and the forward return in units of recent volati
 
 
 # Whole numbers, and the least that each may be.
-LEAST = {"horizon": 1, "window": 1, "batch": 1, "epochs": 1, "patience": 1, "seed": 0, "members": 1, "blas_threads": 1}
+LEAST = {
+    "horizon": 1,
+    "window": 1,
+    "batch": 1,
+    "epochs": 1,
+    "patience": 1,
+    "seed": 0,
+    "members": 1,
+    "blas_threads": 1,
+}
 TABLES: dict[str, tuple[str | None, ...]] = {
     "activation": tuple(ACTIVATIONS),
     "initialiser": tuple(INITIALISERS),
@@ -70,6 +79,7 @@ class TrainConfig:
     return_weight: float = 0.2  # of the return head's loss, beside 1 for the up head's
     stop_fraction: float = 0.1
     held_fraction: float = 0.05
+    relearn: bool = False  # once the best epochs are known, learn from all rows, those held back too
     calibration: str = "temperature"
     members: int = 1  # networks that differ by their random numbers alone, and whose mean answers
     seed: int = 0
@@ -92,7 +102,7 @@ class TrainConfig:
             all(_whole(units, 1) for units in self.hidden),
             "whole numbers of at least 1, one for each layer",
         )
-        for name in ("residual", "uniqueness"):
+        for name in ("residual", "uniqueness", "relearn"):
             self._must(name, isinstance(getattr(self, name), bool), "True or False")
         for name in ("stop_fraction", "held_fraction"):
             self._must(name, 0 < getattr(self, name) < 0.5, "between 0 and 0.5")
@@ -153,7 +163,7 @@ def config_from(document: dict[str, Any]) -> TrainConfig:
             raise BadInput(f"a training's {name} must be a list, not {document.get(name)!r}")
         listed[name] = tuple(document[name])
     listed["inputs"] = inputs_from(document.get("inputs", []))
-    return TrainConfig(**{"members": 1, **document, **listed})
+    return TrainConfig(**{"members": 1, "relearn": False, **document, **listed})
 
 
 def _real(value: object) -> bool:

@@ -3,6 +3,7 @@
 Whoever asks says what each learns from; here they are put into blocks, driven through their epochs and stopped early.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -32,7 +33,7 @@ class Member:
 
     start: Network  # of one member
     examples: Examples
-    stop: Dataset
+    stop: Dataset | None  # what chooses its best epoch; None: the last one is
     scaler: Scaler
     rng: np.random.Generator
     best: Network | None = None
@@ -112,7 +113,7 @@ def _train(members: Sequence[Member], config: TrainConfig, count: Callable[[int]
             if member.broke is None:
                 stop_loss = judge(epoch.networks.member(k))
                 member.curve.append((epoch.number, epoch.train_loss[k], stop_loss))
-                if stop_loss < member.best_loss:
+                if stop_loss < member.best_loss or member.stop is None:
                     member.best, member.best_loss = epoch.networks.member(k).copy(), stop_loss
                     member.best_epoch = epoch.number
             member.stopped = member.broke is not None or epoch.number - member.best_epoch >= config.patience
@@ -123,6 +124,8 @@ def _train(members: Sequence[Member], config: TrainConfig, count: Callable[[int]
 
 def _stop_loss(member: Member, config: TrainConfig) -> Callable[[Network], float]:
     """What judges a network on the member's stop rows: each counts alike, however old."""
+    if member.stop is None:
+        return lambda net: math.nan
     judged, rows = member.start.copy(), member.stop
     tape = network.bind(judged, len(rows))
     tape.inputs[..., :-1] = member.scaler.apply(rows.X)

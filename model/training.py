@@ -2,8 +2,9 @@
 does so for many trainings at once, each of which comes out bit for bit as if it had been alone."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from itertools import zip_longest
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from itertools import groupby, zip_longest
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from model import calibration, dataset, health, members, weights
 from model.config import TrainConfig
 from model.dataset import Dataset
-from model.epochs import examples
+from model.epochs import Examples, examples
 from model.errors import TrainingFailed
 from model.features import FeatureSet
 from model.health import GradientHealth
@@ -24,6 +25,9 @@ from model.predictor import LEVEL, learned
 from model.scaler import Scaler, distances, fit_scaler
 
 Float32 = NDArray[np.float32]
+
+# Of the work, roughly, where all rows are learned from afterwards.
+FIRST = 0.6
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,13 @@ class Fit:
     first_closed_at: int  # microseconds: the first row's bar
     fitted_until: int  # microseconds: no label known later moved a weight, the best epoch or the calibration
     seen_until: int  # microseconds: no label known later was used at all, the interval included
+    twin: "Fit | None" = None  # where all rows were learned from: the same training with the newest held back
+
+    @property
+    def judged(self) -> "Fit":
+        """What can be judged on rows that it has not learned from: itself, or the twin that was trained alike and held
+        the newest back. It chose the epochs, the calibration and the interval."""
+        return self.twin or self
 
     @property
     def verdict(self) -> str:
@@ -88,7 +99,7 @@ def fit(
     """Trains on the newest `config.window` rows of `data`: scale, check gradients, learn, stop early, calibrate.
 
     Early stopping watches a chronological, purged tail and puts the best epoch's weights back; its counters start
-    anew with each fit. Raises TrainingFailed where there are too few rows or what came out is not to be trusted.
+    anew with each fit. With `config.relearn` new networks then learn from all rows, for as many epochs. Raises TrainingFailed where there are too few rows or what came out is not to be trusted.
     """
     (result,) = fit_tasks((Task(data, config.seed, warm),), config, progress=progress)
     if isinstance(result, TrainingFailed):
@@ -106,10 +117,88 @@ def fit_tasks(
 
     All of their members are trained side by side, which changes no bit.
     """
+    first = FIRST if config.relearn else 1.0
     lessons = [_lesson(task, config) for task in tasks]
     ready = [lesson for lesson in lessons if isinstance(lesson, _Lesson)]
-    members.train([member for lesson in ready for member in lesson.members], config, threads, progress)
-    return tuple(_finish(lesson, config) if isinstance(lesson, _Lesson) else lesson for lesson in lessons)
+    learners = [member for lesson in ready for member in lesson.members]
+    members.train(learners, config, threads, lambda done: progress(first * done))
+    results = [_finish(lesson, config) if isinstance(lesson, _Lesson) else lesson for lesson in lessons]
+    if config.relearn:
+        results = _learned_again(
+            tasks, results, config, threads, lambda done: progress(first + (1 - first) * done)
+        )
+    return tuple(results)
+
+
+def _learned_again(
+    tasks: Sequence[Task],
+    results: Sequence[Fit | TrainingFailed],
+    config: TrainConfig,
+    threads: int,
+    progress: Callable[[float], None],
+) -> list[Fit | TrainingFailed]:
+    """Each fit with networks that learned from all of its rows, for as many epochs as were best on average when the
+    newest were held back. The fit that held them back stays beside as its twin."""
+    again = list(results)
+    fits = {place: fit for place, fit in enumerate(results) if isinstance(fit, Fit)}
+    done = 0
+
+    def told(count: int, part: float) -> None:
+        progress((done + part * count) / len(fits))
+
+    for epochs, group in groupby(
+        sorted(fits, key=lambda place: _epochs(fits[place])), lambda place: _epochs(fits[place])
+    ):
+        places = list(group)
+        wholes = [_whole(tasks[place], replace(config, epochs=epochs)) for place in places]
+        every = [member for whole in wholes for member in whole.members]
+        members.train(every, replace(config, epochs=epochs), threads, partial(told, len(places)))
+        done += len(places)
+        for place, whole in zip(places, wholes, strict=True):
+            again[place] = _with(fits[place], whole)
+    return again
+
+
+def _epochs(fit: Fit) -> int:
+    return max(1, round(sum(fit.best_epochs) / len(fit.best_epochs)))
+
+
+@dataclass(frozen=True)
+class _Whole:
+    """All rows of a task, and the members that learn from them."""
+
+    rows: Dataset
+    scaler: Scaler
+    members: tuple[Member, ...]
+
+
+def _whole(task: Task, config: TrainConfig) -> _Whole:
+    rows = task.data.part(slice(max(0, len(task.data) - config.window), len(task.data)))
+    initial, own = _rngs(task.seed, config.members)
+    scaler, start = _start(task.warm, config, rows, initial)
+    given = _given(rows, scaler, config)
+    each = tuple(Member(start.member(k), given, None, scaler, rng) for k, rng in enumerate(own))
+    return _Whole(rows, scaler, each)
+
+
+def _with(fit: Fit, whole: _Whole) -> Fit | TrainingFailed:
+    """The fit once its members have learned from all rows."""
+    broke = next((member.broke for member in whole.members if member.broke is not None), None)
+    last = [member.best for member in whole.members if member.best is not None]
+    if broke is not None or len(last) < len(whole.members):
+        return TrainingFailed(broke or "no epoch had a finite loss")
+    until = int(whole.rows.known_at.max())
+    return replace(
+        fit,
+        network=_frozen(last),
+        scaler=whole.scaler,
+        domain=float(distances(whole.scaler, whole.rows.X).max()),
+        health=_worst(whole.members),
+        rows=len(whole.rows),
+        fitted_until=max(until, fit.fitted_until),
+        seen_until=max(until, fit.seen_until),
+        twin=fit,
+    )
 
 
 @dataclass(frozen=True)
@@ -128,15 +217,14 @@ class _Lesson:
 
 def _lesson(task: Task, config: TrainConfig) -> _Lesson | TrainingFailed:
     newest = task.data.part(slice(max(0, len(task.data) - config.window), len(task.data)))
-    seeds = np.random.SeedSequence(task.seed).spawn(2 * config.members)
-    initial, own = (tuple(map(np.random.default_rng, seeds[i::2])) for i in (0, 1))
+    initial, own = _rngs(task.seed, config.members)
     try:
         parts = dataset.split(newest, config.stop_fraction, config.held_fraction)
         learn, stop = newest.part(parts.fit), newest.part(parts.stop)
         scaler, start = _start(task.warm, config, learn, initial)
     except TrainingFailed as failed:
         return failed
-    given = examples(scaler.apply(learn.X), (learn.up, learn.target), weights.of(learn, config))
+    given = _given(learn, scaler, config)
     return _Lesson(
         learn=learn,
         stop=stop,
@@ -148,6 +236,16 @@ def _lesson(task: Task, config: TrainConfig) -> _Lesson | TrainingFailed:
         members=tuple(Member(start.member(k), given, stop, scaler, rng) for k, rng in enumerate(own)),
         warm=task.warm,
     )
+
+
+def _rngs(seed: int, count: int) -> tuple[tuple[np.random.Generator, ...], ...]:
+    """What each of so many members starts from, and what it shuffles and drops out by."""
+    seeds = np.random.SeedSequence(seed).spawn(2 * count)
+    return tuple(tuple(map(np.random.default_rng, seeds[i::2])) for i in (0, 1))
+
+
+def _given(rows: Dataset, scaler: Scaler, config: TrainConfig) -> Examples:
+    return examples(scaler.apply(rows.X), (rows.up, rows.target), weights.of(rows, config))
 
 
 def _start(
@@ -176,9 +274,7 @@ def _finish(lesson: _Lesson, config: TrainConfig) -> Fit | TrainingFailed:
     best = [member.best for member in each if member.best is not None]
     if len(best) < len(each):
         return TrainingFailed(broke or "no epoch had a finite loss on the rows that choose the best one")
-    learned, stop, held = network.stacked(best), lesson.stop, lesson.held
-    for array in (learned.parameters, learned.statistics):
-        array.flags.writeable = False
+    learned, stop, held = _frozen(best), lesson.stop, lesson.held
     on_stop, on_held = (
         network.forward(learned, lesson.scaler.apply(part.X)).mean(axis=0, dtype=np.float64)
         for part in (stop, held)
@@ -199,10 +295,7 @@ def _finish(lesson: _Lesson, config: TrainConfig) -> Fit | TrainingFailed:
         domain=float(distances(lesson.scaler, lesson.learn.X).max()),
         gradient_check=lesson.checked,
         curve=_curve(each),
-        health=tuple(
-            health.worst([rows for rows in of_epoch if rows is not None])
-            for of_epoch in zip_longest(*(member.health for member in each))
-        ),
+        health=_worst(each),
         best_epochs=tuple(member.best_epoch for member in each),
         broke=broke,
         rows=len(lesson.learn),
@@ -210,6 +303,20 @@ def _finish(lesson: _Lesson, config: TrainConfig) -> Fit | TrainingFailed:
         fitted_until=max(int(stop.known_at.max()), 0 if warm is None else warm.fitted_until),
         seen_until=max(int(held.known_at.max()), 0 if warm is None else warm.seen_until),
     )
+
+
+def _frozen(networks: Sequence[Network]) -> Network:
+    """As the read-only members of one."""
+    together = network.stacked(networks)
+    for array in (together.parameters, together.statistics):
+        array.flags.writeable = False
+    return together
+
+
+def _worst(members: Sequence[Member]) -> tuple[tuple[GradientHealth, ...], ...]:
+    """By epoch and layer, of the members that were still learning."""
+    by_epoch = zip_longest(*(member.health for member in members))
+    return tuple(health.worst([rows for rows in of_epoch if rows is not None]) for of_epoch in by_epoch)
 
 
 def _curve(members: Sequence[Member]) -> tuple[tuple[int, float, float], ...]:

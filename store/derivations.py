@@ -18,6 +18,7 @@ from sqlalchemy import Connection, Row, func, select
 import store.bars
 import store.inputs
 import store.markets
+import store.recalibrations
 from model import breaks, dataset, features
 from model.backtest import Standing
 from model.bars import Bars, Timeframe, stale_from, timeframe
@@ -31,7 +32,6 @@ from model.recalibration import FRESH, Recalibration
 from model.scaler import distances
 from store.markets import MarketRow
 from store.predictions import INPUT_REASONS
-from store.recalibrations import MOST_BARS
 from store.tables import EPOCH, MICROSECOND, bars, micros
 
 Answered = Row[Any]  # of the ledger
@@ -54,7 +54,6 @@ class Derived:
     columns: dict[str, Any] = field(
         default_factory=dict
     )  # in an order in which causes come before what follows
-    features: NDArray[np.float32] | None = None  # the row (F,) that a prediction stands on
 
 
 class Moved(NamedTuple):
@@ -77,7 +76,7 @@ class Block:
 
     def oldest(self, i: int) -> int:
         """From which close on (microseconds) an answer's calibration learns from outcomes, if it has not before."""
-        return int(self.rows.closed_at[max(0, i + 1 - MOST_BARS - self.model.horizon)])
+        return int(self.rows.closed_at[max(0, i + 1 - store.recalibrations.MOST_BARS - self.model.horizon)])
 
     def caught_up(self, moved: Moved, i: int) -> Moved:
         """Once the outcomes that are known at row i's close are."""
@@ -218,7 +217,7 @@ def _extent(
     if standing is None:
         return asked, HISTORY
     behind = opened(EPOCH + standing.until * MICROSECOND - 2 * kept.length, first)
-    rows = asked + min(behind, MOST_BARS) + standing.model.horizon
+    rows = asked + min(behind, store.recalibrations.MOST_BARS) + standing.model.horizon
     return rows, features.reach(standing.model.features, kept)
 
 
@@ -300,8 +299,9 @@ def _answer(block: Block, i: int, each: Answered, moved: Recalibration, caution:
         "weights": model.sha256[:12],
         "base_rate": model.base_rate,
         "close": close,
+        "features": rows.X[i],
         **(dict.fromkeys(state) if kept_none else state),
         **forecast._asdict(),
         "level": LEVEL,
     }
-    return Derived(None, columns, rows.X[i])
+    return Derived(None, columns)

@@ -238,31 +238,26 @@ def compared(each: Answered, again: Derived | None, names: Sequence[str], exact:
     if each.reason != again.reason:
         return differs("reason", each.reason, again.reason)
     outcome = "equal"
-    for what, ledger, replayed in (*_features(each, again, names), *_columns(each, again)):
+    for what, ledger, replayed in _unequal(each, again, names):
         if exact or not _near(ledger, replayed):
             return differs(what, ledger, replayed)
         outcome = "within_tolerance"
     return outcome
 
 
-def _columns(each: Answered, again: Derived) -> Iterator[tuple[str, Any, Any]]:
-    """The columns that differ: name, in the ledger, derived."""
+def _unequal(each: Answered, again: Derived, names: Sequence[str]) -> Iterator[tuple[str, Any, Any]]:
+    """What differs: its name, in the ledger, derived."""
     for name, replayed in again.columns.items():
-        if (ledger := each._mapping[name]) != replayed:
-            yield name, ledger, replayed
-
-
-def _features(each: Answered, again: Derived, names: Sequence[str]) -> Iterator[tuple[str, Any, Any]]:
-    """The features that differ, likewise."""
-    if again.features is None or each.features == again.features.tobytes():
-        return
-    if len(each.features) != again.features.nbytes:
-        yield "features", f"{len(each.features)} bytes", f"{again.features.nbytes} bytes"
-        return
-    ledger = np.frombuffer(each.features, np.float32)
-    bits = (row.view(np.uint32) for row in (ledger, again.features))
-    for place in np.flatnonzero(np.not_equal(*bits)).tolist():
-        yield f"feature {names[place]}", float(ledger[place]), float(again.features[place])
+        ledger = each._mapping[name]
+        if name != "features":
+            if ledger != replayed:
+                yield name, ledger, replayed
+        elif len(ledger) != replayed.nbytes:
+            yield name, f"{len(ledger)} bytes", f"{replayed.nbytes} bytes"
+        else:
+            served = np.frombuffer(ledger, np.float32)
+            for place in np.flatnonzero(served.view(np.uint32) != replayed.view(np.uint32)).tolist():
+                yield f"feature {names[place]}", float(served[place]), float(replayed[place])
 
 
 def _near(ledger: Any, replayed: Any) -> bool:

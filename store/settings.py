@@ -225,6 +225,7 @@ class Training(Section):
     return_weight: float | None = None
     calibration: str | None = None
     members: int | None = None
+    relearn: bool | None = None
     seed: int = Field(default=0, ge=0)
     blas_threads: int = Field(default=1, ge=1)
 

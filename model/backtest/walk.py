@@ -101,7 +101,8 @@ def first_refit(data: Dataset, first: int) -> int | None:
 
 
 def decide(fit: Fit, candidate: Predictor, champion: Predictor | None, seen: Dataset) -> gate.Verdict:
-    """The gate's verdict on a fresh training, over the rows of `seen` that neither model has learned from.
+    """The gate's verdict on a fresh training, over the rows of `seen` that neither the champion nor what can be judged of
+    the training has learned from.
 
     Live retraining calls this too.
     """
@@ -109,9 +110,10 @@ def decide(fit: Fit, candidate: Predictor, champion: Predictor | None, seen: Dat
         return gate.judge(fit, np.empty(0), None, candidate.horizon)
     if candidate.sha256 == champion.sha256:
         return gate.Verdict("challenger", "the champion has exactly these weights already")
-    unseen_from = max(candidate.fitted_until, champion.fitted_until)
+    judged = candidate if fit.twin is None else predictor.from_arrays(*training.contents(fit.twin))
+    unseen_from = max(judged.fitted_until, champion.fitted_until)
     rows = seen.part(slice(int(np.searchsorted(seen.closed_at, unseen_from)), len(seen)))
-    own, its = (scores.log_losses(forecasts(model, rows).p_up, rows.up) for model in (candidate, champion))
+    own, its = (scores.log_losses(forecasts(model, rows).p_up, rows.up) for model in (judged, champion))
     return gate.judge(fit, own, its, candidate.horizon)
 
 

@@ -104,10 +104,18 @@ def last_row(bars: Bars, timeframe: Timeframe, feature_set: FeatureSet = DEFAULT
     `bars` are the whole history, or at least its newest HISTORY bars. Raises BadBars where bars overlap.
     """
     newest = bars.tail(HISTORY)
-    found = _empty(min(1, max(0, len(newest) - WARMUP)), feature_set)
-    if len(found):
-        first, end = edges(newest, timeframe)[-2:]
-        _fill(found, 0, compute(newest, timeframe, feature_set.features, first, end).tail(1))
+    if len(newest) <= WARMUP:
+        return _frozen(_empty(0, feature_set))
+    first, end = edges(newest, timeframe)[-2:]
+    *x, ts, closed_at, scale, close = compute(newest, timeframe, feature_set.features, first, end).row(-1)
+    found = _empty(1, feature_set)
+    found.X[0], found.ts[0], found.closed_at[0], found.scale[0], found.close[0] = (
+        x,
+        ts,
+        closed_at,
+        scale,
+        close,
+    )
     return _frozen(found)
 
 

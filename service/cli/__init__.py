@@ -30,6 +30,7 @@ from service.cli import (
     schedules,
     serve,
     train,
+    tune,
     versions,
     worker,
 )
@@ -51,6 +52,7 @@ for command in (
     train.train,
     predict.predict,
     backtest.backtest,
+    tune.tune,
     replay.replay,
     doctor.doctor,
 ):

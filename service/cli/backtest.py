@@ -14,6 +14,12 @@ from service.cli.options import AsJson, Symbol, Timeframe
 if TYPE_CHECKING:
     from store.database import Engine
 
+# Those of all scores that a terminal shows; the others are in --json and in the report.
+SCORES = (
+    *("rows", "log_loss", "brier", "ece", "auc", "accuracy", "mcc", "ic", "rank_ic", "mae", "rmse", "r2"),
+    *("coverage_90", "sharpness"),
+)
+
 
 def backtest(
     symbol: Symbol,
@@ -121,25 +127,46 @@ def _write(engine: Engine, result: dict[str, Any], report: Path | None, parquet:
 def show(result: dict[str, Any]) -> None:
     """A backtest's document for a person."""
     market = f"{result['market']['symbol']} {result['market']['timeframe']}"
+    output.line(result["verdict"]["text"])
     output.line(
-        f"{market}: {result['rows']} bars judged, {result['first_judged']} to {result['last_judged']}"
+        f"{market}: {result['rows']} bars judged, {result['first_judged']} to {result['last_judged']}; "
+        f"bars were read from {result['first_read']} on"
     )
     if left_out := result["breaks"]["rows_left_out"]:
         output.line(
             f"{left_out} bars left out: {result['breaks']['gaps']} gaps and {result['breaks']['jumps']} jumps in the "
             f"bars (barprop markets breaks {market})"
         )
-    trading = dict(result["trading"])
-    costs = trading.pop("costs", None)
-    for what, columns in (("scores", result["scores"]), ("trading", trading)):
-        names = list(dict.fromkeys(name for column in columns.values() for name in column))
-        rows = [[name, *(_figure(column.get(name)) for column in columns.values())] for name in names]
-        output.table([what, *(name.replace("_", " ") for name in columns)], rows)
-    if costs is not None:
+    if doubts := result["abstained"]["reasons"]:
+        told = ", ".join(f"{reason} {rows}" for reason, rows in doubts.items())
+        output.line(f"live, these would have been abstentions: {told}")
+    _table("scores", result["scores"], SCORES)
+    for name, found in result["paired"].items():
+        if found["p"] is not None:
+            output.line(
+                f"log loss {abs(found['gain']):.5f} {'below' if found['gain'] >= 0 else 'above'} that of "
+                f"{name.replace('_', ' ')}, z = {found['z']:.1f}, p = {found['p']:.3g}"
+            )
+    trading = result["trading"]
+    _table("trading", {name: trading[name] for name in ("strategy", "buy_and_hold")})
+    costs, breaks_even = trading["costs"], trading["break_even_bps"]
+    output.line(
+        f"after {costs['each_way_bps']:g} bps each way; it breaks even "
+        + ("at no cost at all" if breaks_even is None else f"at {breaks_even:.1f} bps")
+    )
+    worth = result["significance"]
+    if worth["deflated_sharpe"] is not None:
         output.line(
-            f"after fees of {costs['fee_bps']:g} and slippage of {costs['slippage_bps']:g} bps, each way"
+            f"its Sharpe ratio is above 0 with a probability of {worth['probabilistic_sharpe']:.2f}, and of "
+            f"{worth['deflated_sharpe']:.2f} once the {worth['trials']} ways that were tried here are counted"
         )
-    output.line(result["verdict"]["text"])
+
+
+def _table(what: str, columns: dict[str, dict[str, Any]], names: tuple[str, ...] | None = None) -> None:
+    """A column for each, a row for each figure."""
+    names = names or tuple(dict.fromkeys(name for column in columns.values() for name in column))
+    rows = [[name, *(_figure(column.get(name)) for column in columns.values())] for name in names]
+    output.table([what, *(name.replace("_", " ") for name in columns)], rows)
 
 
 def _figure(value: object) -> object:

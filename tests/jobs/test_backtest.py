@@ -70,7 +70,7 @@ def test_buy_and_hold_is_bought_at_the_next_open_and_sold_at_the_last_close(engi
     cost = SETTINGS.backtest.fee_bps + SETTINGS.backtest.slippage_bps
     expected = closed / opened - 1
     assert said["trading"]["buy_and_hold"]["net_return"] == pytest.approx(expected, abs=4 * cost / 10_000)
-    assert said["trading"]["buy_and_hold"]["trades"] == 2
+    assert said["trading"]["buy_and_hold"]["trades"] == 1
 
 
 def test_a_planted_wrong_unit_earns_nothing_and_changes_nothing_but_the_masked_rows(engine: Engine) -> None:
@@ -118,11 +118,13 @@ def test_a_planted_wrong_unit_earns_nothing_and_changes_nothing_but_the_masked_r
         if {i + 1, i + 2} & {wrong, wrong + 1}:
             change = 0.0  # from, to or within a bar into which the price jumped
         e = expected.get(HOUR.close_of(BARS["ts"][i]), 0.0)
-        position = float(np.sign(e)) if abs(e) > 2 * each_way or np.sign(e) == held else 0.0
-        cost = abs(position - held) * each_way + (abs(position) * each_way if i == last else 0.0)
-        capital *= 1 + position * change - cost
-        hold *= 1 + change - (each_way if i in (first, last) else 0.0)
-        held = position
+        position = float(np.sign(e)) if abs(e) > 2 * each_way or np.sign(e) == np.sign(held) else 0.0
+        growth = 1 + position * change
+        capital *= (1 - abs(position - held) * each_way) * growth
+        held = position * (1 + change) / growth  # a share of the capital that it has become
+        hold *= 1 + change
+    capital *= 1 - abs(held) * each_way
+    hold *= (1 - each_way) ** 2
     trading = said["PLANTED"]["trading"]
     assert trading["strategy"]["net_return"] == pytest.approx(capital - 1, rel=1e-6)
     assert trading["buy_and_hold"]["net_return"] == pytest.approx(hold - 1, rel=1e-6)

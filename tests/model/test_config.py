@@ -45,6 +45,7 @@ WRONG: dict[str, tuple[list[Any], str]] = {
     "return_weight": ([-0.1, NAN, INF], "0 or more"),
     "stop_fraction": ([0.0, 0.5, 0.9, -0.1, NAN], "between 0 and 0.5"),
     "held_fraction": ([0.0, 0.5, 0.9, -0.1, NAN], "between 0 and 0.5"),
+    "relearn": (["yes", 1], "True or False"),
     "calibration": (["platt", ""], ", ".join(CALIBRATIONS)),
     "members": ([0, -1, 1.5], "at least 1"),
     "seed": ([-1, 1.5], "at least 0"),
@@ -60,6 +61,7 @@ YOUNGER: dict[str, Any] = {
     "clip_value": None,
     "dead_zone": 0.0,
     "members": 1,
+    "relearn": False,
     "jump_z": 60.0,
     "half_life": None,
     "uniqueness": False,
@@ -97,6 +99,7 @@ OTHER = TrainConfig(
     held_fraction=0.1,
     calibration="isotonic",
     members=5,
+    relearn=not TrainConfig().relearn,
     seed=7,
     blas_threads=2,
 )

@@ -5,11 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from model import calibration, dataset, health, predictor, training
+from model import backtest, calibration, dataset, health, predictor, training
 from model.config import TrainConfig
-from model.errors import BadInput, TrainingFailed
+from model.epochs import epochs, examples
+from model.errors import BadInput, SeenRows, TrainingFailed
 from model.health import GradientHealth
 from model.network import network as networks
+from model.scaler import fit_scaler
 from tests.model.test_members import MARKETS, same
 
 CONFIG = TrainConfig(window=1_000, hidden=(16, 8), epochs=5, patience=2)
@@ -83,3 +85,53 @@ def test_networks_are_stacked_with_numbers_of_their_own() -> None:
     both = networks.stacked([FIVE.network.member(1), FIVE.network.member(3)])
     assert same(both.parameters, FIVE.network.parameters[[1, 3]])
     assert not np.shares_memory(both.parameters, FIVE.network.parameters)
+
+
+RELEARNED = training.fit(DATA, replace(CONFIG, members=3, relearn=True))
+
+
+def test_with_relearning_all_rows_are_learned_from_for_as_many_epochs_as_were_best() -> None:
+    """Against the loop by hand: the same starts, all rows, and the epochs that were best on average, planned as such."""
+    twin = training.fit(DATA, replace(CONFIG, members=3))
+    assert same(RELEARNED.twin, replace(twin, config=RELEARNED.config))
+    assert RELEARNED.judged is RELEARNED.twin
+    assert twin.judged is twin
+    rows = DATA.part(slice(len(DATA) - CONFIG.window, None))
+    config = replace(CONFIG, epochs=round(np.mean(twin.best_epochs)))
+    scaler = fit_scaler(rows.X)
+    given = examples(scaler.apply(rows.X), (rows.up, rows.target))
+    seeds = np.random.SeedSequence(CONFIG.seed).spawn(6)
+    for k in range(3):
+        start, own = (np.random.default_rng(seed) for seed in seeds[2 * k : 2 * k + 2])
+        net = networks.initialise(config.architecture(rows.X.shape[1]), (start,))
+        *_, last = epochs(net, given, config.heads(), config, (own,))
+        assert same(last.networks.parameters, RELEARNED.network.parameters[k : k + 1])
+    assert RELEARNED.rows == CONFIG.window
+    assert RELEARNED.fitted_until == RELEARNED.seen_until == int(rows.known_at.max()) > twin.fitted_until
+
+
+def test_calibration_and_interval_are_those_of_the_twin_that_held_rows_back() -> None:
+    twin = RELEARNED.judged
+    assert twin is not RELEARNED
+    assert (RELEARNED.temperature, RELEARNED.interval) == (twin.temperature, twin.interval)
+    assert RELEARNED.curve == twin.curve
+
+
+def test_the_gate_judges_the_twin_on_rows_that_it_has_not_learned_from() -> None:
+    """What learned from everything cannot be judged on any of these rows: asked for that, the walk refuses."""
+    champion = predictor.from_arrays(*training.contents(training.fit(DATA.part(slice(0, 1_000)), CONFIG)))
+    candidate = predictor.from_arrays(*training.contents(RELEARNED))
+    verdict = backtest.decide(RELEARNED, candidate, champion, DATA)
+    unseen = int((DATA.closed_at >= RELEARNED.judged.fitted_until).sum())
+    assert f"over {unseen} bars that neither has seen" in verdict.reason
+    with pytest.raises(SeenRows):
+        backtest.forecasts(candidate, DATA.part(slice(len(DATA) - unseen, None)))
+
+
+def test_relearning_side_by_side_is_as_alone() -> None:
+    config = replace(CONFIG, members=2, relearn=True)
+    tasks = tuple(training.Task(data, seed) for seed, data in enumerate(MARKETS))
+    results = training.fit_tasks(tasks, config)
+    for task, result in zip(tasks, results, strict=True):
+        alone = training.fit(task.data, replace(config, seed=task.seed))
+        assert same(result.network, alone.network)  # type: ignore[union-attr]
