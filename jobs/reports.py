@@ -135,9 +135,9 @@ def trading(walked: Walked, on: Market, strategy: Traded, hold: Traded) -> dict[
 
 
 def _trades(strategy: Traded, on: Market) -> list[dict[str, Any]]:
-    """The newest ones."""
+    """The newest ones, newest first."""
     trades = strategy.trades
-    newest = slice(-TRADES_LISTED, None)
+    newest = slice(None, -TRADES_LISTED - 1, -1)
     columns = (trades.entered, trades.left, trades.side, trades.bars, trades.net_return)
     return [
         {
@@ -205,7 +205,7 @@ def _outcomes(walked: Walked) -> dict[str, int]:
 
 
 def frame(walked: Walked, on: Market, strategy: Traded, hold: Traded) -> pl.DataFrame:
-    """Every judged row: what was said, what came, and what the strategy and holding earned in the step that follows."""
+    """Every judged row: what was said, what came, and what the strategy and holding earned until the next one."""
     result = walked.result
     reasons = [None if reason is None else reason.value for reason in REASONS]
     return pl.DataFrame(
@@ -218,10 +218,16 @@ def frame(walked: Walked, on: Market, strategy: Traded, hold: Traded) -> pl.Data
             "up": result.data.up > 0.5,
             "reason": pl.Series([reasons[place] for place in result.refused.tolist()], dtype=pl.String),
             "position": strategy.held[on.places],
-            "net_return": strategy.net_return[on.places],
-            "buy_and_hold": hold.net_return[on.places],
+            "net_return": _until_the_next(strategy, on),
+            "buy_and_hold": _until_the_next(hold, on),
         }
     )
+
+
+def _until_the_next(traded: Traded, on: Market) -> Float64:
+    """What each judged row's step earned, with those of bars without a row that follow it: leaving on one costs too."""
+    earned: Float64 = np.multiply.reduceat(1 + traded.net_return, on.places) - 1
+    return earned
 
 
 def parquet(rows: pl.DataFrame) -> bytes:

@@ -229,7 +229,13 @@ def _walk(
         data = data.part(slice(0, int(np.searchsorted(data.closed_at, until, side="right"))))
     first = tuning.rows_before(data, since)
     policy = policy_of(ground.settings, {**ground.refit, "first": first}, config, ground.timeframe, len(data))
-    result = tuning.judged_since(backtest.run(data, config, policy, ground.fits, progress), since)
+    blocks = []
+    for block in backtest.walk_forward(data, config, policy, ground.fits):
+        blocks.append(block)
+        progress(block.rows.stop / len(data))
+    if all(block.standing is None for block in blocks):
+        raise TrainingFailed(f"no training gave a network that may answer: {blocks[-1].refit.reason}")
+    result = tuning.judged_since(backtest.result(data, blocks), since)
     on = trade.market(result, ground.history, ground.timeframe, config.jump_z)
     portfolio, assumed = ground.settings.portfolio.chosen(), ground.settings.backtest
     strategy = trade.traded(on, result, portfolio, assumed.costs(), assumed.latency_bars)

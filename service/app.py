@@ -22,6 +22,7 @@ from service import (
     security,
     versions,
 )
+from service.dashboard import backtests as pages
 from service.dashboard import page
 from service.deps import Clock
 from service.overview import Overview
@@ -39,6 +40,7 @@ ROUTERS = (
     readiness.router,
     metrics.router,
     page.router,
+    pages.router,
 )
 
 ABOUT = """Price bars in, calibrated signals out.

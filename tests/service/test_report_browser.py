@@ -19,6 +19,7 @@ pytestmark = pytest.mark.skipif(
     BROWSER is None or DRIVER is None,
     reason="needs chromium and chromedriver (Debian: chromium, chromium-driver)",
 )
+A4_WIDTH = 688  # pixels between margins of 14 mm
 DRAWN = "return [...document.querySelectorAll('.chart')].map((chart) => chart.querySelector('.main-svg') !== null)"
 # a line that is drawn has a path with something in it
 LINES = "return [...document.querySelectorAll('.scatterlayer .js-line')].filter((line) => line.getAttribute('d')).length"
@@ -126,6 +127,25 @@ def test_the_report_prints(browser: webdriver.Chrome, tmp_path: Path) -> None:
     assert printed.startswith(b"%PDF")
     assert printed.count(b"/Type /Page\n") >= 5
     assert complaints(browser) == []
+
+
+def test_every_table_fits_a_page_of_paper(browser: webdriver.Chrome, tmp_path: Path) -> None:
+    opened(browser, tmp_path, report.html(document(), frame(400)), A4_WIDTH)
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= A4_WIDTH
+
+
+def test_charts_follow_the_window(browser: webdriver.Chrome, tmp_path: Path) -> None:
+    opened(browser, tmp_path, report.html(document(), frame(400)), 1280)
+    widths = (
+        "return [...document.querySelectorAll('.chart')].every((chart) =>"
+        " Math.abs(chart.querySelector('.main-svg').getBoundingClientRect().width - chart.offsetWidth) < 1)"
+    )
+    for width in (390, 1600):
+        metrics = {"width": width, "height": 844, "deviceScaleFactor": 1, "mobile": False}
+        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+        until(lambda: browser.execute_script(widths))
+        assert browser.execute_script("return document.documentElement.scrollWidth") <= width
 
 
 def test_an_old_backtest_draws_what_it_has(browser: webdriver.Chrome, tmp_path: Path) -> None:
