@@ -127,6 +127,8 @@ def ours(layers: Weights, x: Float32) -> Answer:
         knots=None,
         interval=1.0,
         base_rate=0.5,
+        scaler=Scaler(np.zeros(M.inputs, np.float32), np.ones(M.inputs, np.float32)),
+        domain=math.inf,
         jump_z=JUMP_Z,
         sha256="",
         first_closed_at=0,

@@ -45,7 +45,9 @@ def points(searched: Space, start: Point, seed: int) -> Proposals:
     trial = study.ask(of)
     while True:
         value = yield point
-        if value is None:  # as worse than all others: of a failed one nothing would be learned, and it comes back to it
+        if (
+            value is None
+        ):  # as worse than all others: of a failed one nothing would be learned, and it comes back to it
             study.tell(trial, state=optuna.trial.TrialState.PRUNED)
         else:
             study.tell(trial, value)

@@ -241,7 +241,7 @@ def _walk(
     strategy = trade.traded(on, result, portfolio, assumed.costs(), assumed.latency_bars)
     record = sharpe.track_record(strategy.net_return)
     return tuning.walked(
-        result, strategy.net_return[on.places], None if record is None else record.sharpe_bar
+        data, result, strategy.net_return[on.places], None if record is None else record.sharpe_bar
     )
 
 

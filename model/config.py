@@ -53,14 +53,14 @@ class TrainConfig:
     """
 
     horizon: int = 1  # bars
-    window: int = 10_000  # newest rows that are used at all
+    window: int = 30_000  # newest rows that are used at all
     dead_zone: float = 0.0  # in expected sizes of the move: what moves less teaches nothing about up
-    half_life: int | None = None  # rows by which a row is older to count half as much; None: all count alike
+    half_life: int | None = 10_000  # rows by which a row is older to count half as much; None: all count alike
     uniqueness: bool = False  # rows count by how little of their label's span they share with others
     features: tuple[str, ...] = DEFAULT.names
     inputs: tuple[Input, ...] = ()  # features of longer timeframes and of other markets, beside those
     jump_z: float = JUMP_Z  # a move of more robust standard deviations is no move but a break
-    hidden: tuple[int, ...] = (64, 32, 16)
+    hidden: tuple[int, ...] = (64, 32)
     activation: str = "relu"
     initialiser: str = "he"
     normalisation: str | None = None  # "layer" or "batch", between a hidden layer and its activation
@@ -79,9 +79,9 @@ class TrainConfig:
     return_weight: float = 0.2  # of the return head's loss, beside 1 for the up head's
     stop_fraction: float = 0.1
     held_fraction: float = 0.05
-    relearn: bool = False  # once the best epochs are known, learn from all rows, those held back too
+    relearn: bool = True  # once the best epochs are known, learn from all rows, those held back too
     calibration: str = "temperature"
-    members: int = 1  # networks that differ by their random numbers alone, and whose mean answers
+    members: int = 4  # networks that differ by their random numbers alone, and whose mean answers
     seed: int = 0
     blas_threads: int = 1
 
@@ -150,6 +150,10 @@ class TrainConfig:
         return asdict(self)
 
 
+# What was meant where a manifest says nothing of it, as it is older than the setting.
+MEANT: dict[str, Any] = {"half_life": None, "members": 1, "relearn": False}
+
+
 def config_from(document: dict[str, Any]) -> TrainConfig:
     """The config that a manifest holds; a setting younger than the manifest has the value that was meant without it.
 
@@ -163,7 +167,7 @@ def config_from(document: dict[str, Any]) -> TrainConfig:
             raise BadInput(f"a training's {name} must be a list, not {document.get(name)!r}")
         listed[name] = tuple(document[name])
     listed["inputs"] = inputs_from(document.get("inputs", []))
-    return TrainConfig(**{"members": 1, "relearn": False, **document, **listed})
+    return TrainConfig(**{**MEANT, **document, **listed})
 
 
 def _real(value: object) -> bool:

@@ -21,6 +21,7 @@ from model.members import Member
 from model.network import gradcheck, network
 from model.network.gradcheck import GradientCheck
 from model.network.network import Network
+from model.network.schedules import SCHEDULES, constant, warmed
 from model.predictor import LEVEL, learned
 from model.scaler import Scaler, distances, fit_scaler
 
@@ -28,6 +29,7 @@ Float32 = NDArray[np.float32]
 
 # Of the work, roughly, where all rows are learned from afterwards.
 FIRST = 0.6
+GRAIN = 20  # parts of an epoch that a schedule is summed over
 
 
 @dataclass(frozen=True)
@@ -160,7 +162,20 @@ def _learned_again(
 
 
 def _epochs(fit: Fit) -> int:
-    return max(1, round(sum(fit.best_epochs) / len(fit.best_epochs)))
+    """For how long to learn from all rows: as far as until the best epochs, counted by the sum of learning rates.
+
+    A training that is planned to end there has its rate fall sooner, so it takes more epochs to go as far.
+    """
+    config = fit.config
+    schedule = warmed(SCHEDULES.get(config.schedule, constant), config.warm_up)
+
+    def far(epochs: float, planned: int) -> float:
+        steps = np.arange(GRAIN * planned)
+        return float(sum(schedule(int(step), len(steps)) for step in steps[: round(GRAIN * epochs)]))
+
+    wanted = float(np.mean([far(epoch, config.epochs) for epoch in fit.best_epochs]))
+    reached = (epochs for epochs in range(1, config.epochs) if far(epochs, epochs) >= wanted)
+    return next(reached, config.epochs)
 
 
 @dataclass(frozen=True)

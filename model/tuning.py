@@ -169,20 +169,25 @@ class Walked:
     horizon: int
     closed_at: Int64
     losses: Float64  # log losses
-    base_losses: Float64  # those of the base rate
+    base_losses: Float64  # those of the base rate, which no window decides
     net_return: Float64  # the strategy's in the bar after each row, after costs
     scores: Scores
     gain: Gain  # over the base rate
     sharpe_bar: float | None  # None where it did not trade
 
 
-def walked(result: Result, net_return: Float64, sharpe_bar: float | None) -> Walked:
-    """What a walk comes to; net_return (n,) belongs to its rows."""
-    data, judged = result.data, backtest.judge(result.data, result.said)
-    up = data.up.astype(np.float64)
-    losses, base = (scores.log_losses(p, up) for p in (result.said.p_up, result.said.base_rate))
+def walked(data: Dataset, result: Result, net_return: Float64, sharpe_bar: float | None) -> Walked:
+    """What a walk through `data` comes to; net_return (n,) belongs to the rows that it judged.
+
+    The base rate is the share of up in all rows that were known when it trained, and not in the trial's own window: in a
+    narrow one it is off by so much that beating it is no merit.
+    """
+    known = [backtest.known_at_close(data, refit.row).up for refit in result.refits]
+    base_rate = np.array([float(up.mean()) if len(up) else 0.5 for up in known])[result.refit]
+    rows, judged = result.data, backtest.judge(result.data, replace(result.said, base_rate=base_rate))
+    losses, base = (scores.log_losses(p, rows.up.astype(np.float64)) for p in (result.said.p_up, base_rate))
     return Walked(
-        data.horizon, data.closed_at, losses, base, net_return, judged.model, judged.gain, sharpe_bar
+        rows.horizon, rows.closed_at, losses, base, net_return, judged.model, judged.gain, sharpe_bar
     )
 
 
@@ -203,7 +208,8 @@ class Trial:
             "number": self.number,
             "params": dict(self.point),
             "gain": None if found is None else found.gain.mean,
-            "z": objective(self.outcome),
+            "gain_bar": objective(self.outcome),
+            "z": None if found is None else found.gain.z,
             "log_loss": None if found is None else found.scores.log_loss,
             "sharpe_bar": None if found is None else found.sharpe_bar,
             "seconds": self.seconds,
@@ -212,18 +218,27 @@ class Trial:
 
 
 def objective(outcome: Walked | str) -> float | None:
-    """What the search makes as large as it can: the gain over the base rate in units of its own error, which compares
-    across horizons as no loss does; None of a trial that failed."""
-    return None if isinstance(outcome, str) else outcome.gain.z
+    """What the search makes as large as it can, in nats per bar: the gain over the base rate by the bars of the horizon.
+    None of a trial that failed.
+
+    The gain is how fast a gambler's capital grows who bets by these forecasts at the base rate's odds (Kelly 1956), and a
+    bet is settled after as many bars as the horizon has. The gain in units of its error would compare across horizons
+    too, but is largest for forecasts that hardly leave the base rate: it is no proper score.
+    """
+    return None if isinstance(outcome, str) else outcome.gain.mean / outcome.horizon
 
 
 def choose(trials: Sequence[Trial]) -> Trial:
-    """The one with the largest objective, of equal ones the first. Raises TrainingFailed where all have failed."""
-    done = [trial for trial in trials if objective(trial.outcome) is not None]
+    """The one with the largest objective, of equal ones the first; the default where none has gained anything.
+
+    Raises TrainingFailed where all have failed.
+    """
+    done = [(found, trial) for trial in trials if (found := objective(trial.outcome)) is not None]
     if not done:
         reason = f"; the first: {trials[0].outcome}" if trials else ""
         raise TrainingFailed(f"none of {len(trials)} trials came to an end{reason}")
-    return max(done, key=lambda trial: objective(trial.outcome) or 0.0)
+    largest, best = max(done, key=lambda each: each[0])
+    return best if largest > 0 else done[0][1]
 
 
 @dataclass(frozen=True)
@@ -235,7 +250,7 @@ class Overfit:
     trials: int  # that came to an end
     probability: float | None  # chosen by the Sharpe ratio of net returns
     loss: float | None  # how often that choice lost money where it was judged
-    probability_by_gain: float | None  # chosen by the gain over the base rate, as the search does
+    probability_by_gain: float | None  # chosen by the gain over the base rate in units of its spread
 
 
 def overfit(trials: Sequence[Trial]) -> Overfit:
@@ -260,11 +275,12 @@ def overfit(trials: Sequence[Trial]) -> Overfit:
 
 def paired(default: Walked, chosen: Walked) -> Comparison:
     """The default's losses against the chosen configuration's, over the rows that both were judged on. Where their
-    horizons differ, so do their labels, and what each gained on its own base rate is compared instead."""
+    horizons differ, so do their labels, and what each gained per bar, as `objective` has it, is compared instead."""
     _, its, ours = np.intersect1d(default.closed_at, chosen.closed_at, return_indices=True)
-    share = 0.0 if default.horizon == chosen.horizon else 1.0
+    same = default.horizon == chosen.horizon
     first, second = (
-        each.losses[rows] - share * each.base_losses[rows] for each, rows in ((default, its), (chosen, ours))
+        each.losses[rows] if same else (each.losses[rows] - each.base_losses[rows]) / each.horizon
+        for each, rows in ((default, its), (chosen, ours))
     )
     return significance.compare(first, second, max(default.horizon, chosen.horizon))
 
@@ -308,6 +324,6 @@ def _evidence(its: int, ours: int, found: Comparison) -> str:
     if its == ours:
         return f"log loss {size} {'below' if found.gain >= 0 else 'above'} the default's {over}"
     return (
-        f"at a horizon of {ours} bars it gains {size} {'more' if found.gain >= 0 else 'less'} on the base rate than the "
-        f"default does at {its}, {over}"
+        f"at a horizon of {ours} bars it gains {size} {'more' if found.gain >= 0 else 'less'} per bar on the base rate than "
+        f"the default does at {its}, {over}"
     )

@@ -195,7 +195,7 @@ class Training(Section):
     """What a scheduled or asked-for training uses. None stands for what `model.config.TrainConfig` has, which looks at
     the values too."""
 
-    window_bars: int = Field(default=10_000, ge=200)
+    window_bars: int = Field(default=30_000, ge=200)
     horizon_bars: int = Field(default=1, ge=1)
     # names from `barprop features list`; "default" stands for all that are used where nothing is said
     features: tuple[str, ...] = ("default",)

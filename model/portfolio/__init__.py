@@ -8,7 +8,5 @@ sensitivity  how much of it depends on what trading costs
 """
 
 from model.portfolio.costs import SECONDS_PER_YEAR, Costs
-from model.portfolio.former import Trading, positions, trade
-from model.portfolio.trading import bar_returns
 
-__all__ = ["SECONDS_PER_YEAR", "Costs", "Trading", "bar_returns", "positions", "trade"]
+__all__ = ["SECONDS_PER_YEAR", "Costs"]

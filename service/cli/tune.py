@@ -85,12 +85,12 @@ def show(result: dict[str, Any]) -> None:
     output.line(f"{market}: {outer['verdict']['text']}")
     names = result["searched"]
     output.table(
-        ["trial", *names, "gain", "z", "log loss", "seconds", "failed"],
+        ["trial", *names, "gain a bar", "z", "log loss", "seconds", "failed"],
         [
             [
                 trial["number"],
                 *(f"{trial['params'][name]:g}" for name in names),
-                output.number(trial["gain"], 5),
+                output.number(trial["gain_bar"], 5),
                 output.number(trial["z"], 2),
                 output.number(trial["log_loss"], 5),
                 output.number(trial["seconds"], 1),
@@ -107,10 +107,10 @@ def show(result: dict[str, Any]) -> None:
     found = result["overfitting"]
     output.facts(
         {
-            "the best of one half is below the median in the other": output.percent(
+            "by gain, the best of one half is below the median in the other": output.percent(
                 found["probability_by_gain"]
             ),
-            "the same, chosen by net returns": output.percent(found["probability"]),
+            "by net returns, the same": output.percent(found["probability"]),
             "ways that were tried in this market so far": result["trials_counted"],
         }
     )

@@ -248,7 +248,7 @@ def _performance(net_return: float, trades: int) -> dict[str, Any]:
         "hit_rate": 0.541,
         "profit_factor": 1.21 if trades > 1 else None,
         "expectancy": 0.0009,
-        "tail_ratio": 1.08,
+        "tail_ratio_bar": 1.08,
         "var_95_bar": -0.0061,
         "es_95_bar": -0.0089,
     }

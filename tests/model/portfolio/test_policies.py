@@ -132,6 +132,14 @@ def test_a_volatility_target_gives_the_capital_that_volatility() -> None:
     assert (held * returns).std() == pytest.approx(0.0020, rel=0.02)
 
 
+@pytest.mark.parametrize(("previous", "held"), [(0.3, 1.0), (2.0, 1.0), (1.0, 1.0), (0.0, 0.0), (-0.3, 0.0)])
+def test_what_a_bot_holds_of_another_size_is_kept_by_its_side_and_made_that_size(
+    previous: float, held: float
+) -> None:
+    """A return that would not pay for entering: the side of what is held decides."""
+    assert policies.target(Policy(), DEAR, previous, 0.5, 0.001, 0.01) == held
+
+
 @given(st.sampled_from([-1.0, -0.3, 0.3, 1.0]), st.floats(-0.05, 0.05))
 @settings(deadline=None)
 def test_a_position_pays_up_to_the_cost_at_which_it_would_not_be_entered(
