@@ -29,6 +29,7 @@ from model.features import DEFAULT
 from model.network import folding
 from model.network.network import Network, perceptron
 from model.predictor import Forecast, Predictor
+from model.scaler import Scaler
 
 Float32 = NDArray[np.float32]
 Weights = list[tuple[Float32, Float32]]  # W (I, O) and b (O,) of each layer

@@ -180,7 +180,7 @@ def described(walked: Walked) -> dict[str, Any]:
         "first_read": bars.iso(history["ts"][0]),
         "first_judged": bars.iso(_moment(result.data.closed_at[0])),
         "last_judged": bars.iso(_moment(result.data.closed_at[-1])),
-        "window": walked.config.window,
+        "window": min(walked.config.window, len(walked.data)),
         "refit_every": walked.policy.refit_every,
         "config": walked.config.document(),
         "policy": asdict(walked.policy),

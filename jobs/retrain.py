@@ -24,10 +24,10 @@ from model import (
     predictor,
     training,
 )
+from model.backtest import Contents
 from model.config import TrainConfig
-from model.errors import BadArtifact, TrainingFailed
+from model.errors import BadArtifact, BadInput, TrainingFailed
 from model.gate import Verdict
-from model.predictor import Predictor
 from model.training import Fit, WarmStart
 from store import database
 from store.database import Connection, Engine
@@ -105,9 +105,9 @@ def run(
             _record(conn, job, None, Verdict("failed", str(error)), started_at, clock(), bars_until, None, {})
         raise
     arrays, manifest = training.contents(fit)
-    candidate = predictor.from_arrays(arrays, manifest)
-    judged = backtest.decide(fit, candidate, champion, data)
-    held = _held_back(fit, data)
+    predictor.from_arrays(arrays, manifest)  # what cannot be folded is not kept
+    judged = backtest.decide(fit, (arrays, manifest), champion, data)
+    held = _held_back((arrays, manifest), data)
     newest_rows = data.part(slice(max(0, len(data) - config.window), None))
     broken = dataset.left_out(history, kept, config, newest_rows)
     manifest |= {"held": held, "bars_until": bars.iso(bars_until), "libraries": store.libraries.here()}
@@ -146,14 +146,16 @@ def run(
     return keep
 
 
-def _load(conn: Connection, version_id: int | None) -> Predictor | None:
+def _load(conn: Connection, version_id: int | None) -> Contents | None:
     """The champion to beat. One that cannot be used any more is none: whatever passes its checks replaces it."""
     if version_id is None:
         return None
     try:
-        return predictor.from_artifact(store.versions.packed(conn, version_id))
-    except BadArtifact:
+        made = artifact.unpack(store.versions.packed(conn, version_id))
+        predictor.from_arrays(*made)
+    except (BadInput, KeyError, TypeError, ValueError, IndexError):
         return None
+    return made
 
 
 def _warm(conn: Connection, version_id: int | None) -> WarmStart:
@@ -165,9 +167,9 @@ def _warm(conn: Connection, version_id: int | None) -> WarmStart:
         raise TrainingFailed(f"a warm start cannot go on from version {version_id}: {error}") from error
 
 
-def _held_back(fit: Fit, data: dataset.Dataset) -> dict[str, Any]:
+def _held_back(made: Contents, data: dataset.Dataset) -> dict[str, Any]:
     """The training's scores on the rows that were held back, beside the base rate's, and its gain."""
-    model = predictor.from_arrays(*training.contents(fit.judged))
+    model = predictor.judged(*made)
     rows = data.part(slice(int(np.searchsorted(data.closed_at, model.fitted_until)), len(data)))
     judged = backtest.judge(rows, backtest.forecasts(model, rows))
     gain, scored = judged.gain, judged.document()

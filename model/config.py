@@ -55,7 +55,9 @@ class TrainConfig:
     horizon: int = 1  # bars
     window: int = 30_000  # newest rows that are used at all
     dead_zone: float = 0.0  # in expected sizes of the move: what moves less teaches nothing about up
-    half_life: int | None = 10_000  # rows by which a row is older to count half as much; None: all count alike
+    half_life: int | None = (
+        10_000  # rows by which a row is older to count half as much; None: all count alike
+    )
     uniqueness: bool = False  # rows count by how little of their label's span they share with others
     features: tuple[str, ...] = DEFAULT.names
     inputs: tuple[Input, ...] = ()  # features of longer timeframes and of other markets, beside those

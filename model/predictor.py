@@ -42,6 +42,7 @@ LARGEST_RETURN = 10.0  # in units of its expected size: further than any that wa
 # their operands into another order first: it does with more multiplications than this. Measured: a tenth of the time.
 UNCOPIED = 100**3
 FEWEST, MOST = 64, 512  # rows: fewer are lost in the calls' own cost, more leave the second-level cache
+TWIN = "twin."  # before the names of a twin's arrays
 ROWS = 256  # that go together where each has the bits that it has alone
 
 
@@ -300,6 +301,16 @@ def from_arrays(arrays: dict[str, Array], manifest: dict[str, Any]) -> Predictor
         fitted_until=int(manifest["fitted_until"]),
         seen_until=int(manifest["seen_until"]),
     )
+
+
+def judged(arrays: dict[str, Array], manifest: dict[str, Any]) -> Predictor:
+    """What can be judged of a version on rows that it has not learned from: where it has learned from all rows, its twin
+    that held the newest back, else itself. Raises BadArtifact as `from_arrays` does."""
+    twin = manifest.get("twin")
+    if twin is None:
+        return from_arrays(arrays, manifest)
+    own = {key.removeprefix(TWIN): array for key, array in arrays.items() if key.startswith(TWIN)}
+    return from_arrays({**arrays, **own}, {**manifest, **twin})
 
 
 def from_artifact(packed: Packed) -> Predictor:

@@ -22,7 +22,7 @@ from model.network import gradcheck, network
 from model.network.gradcheck import GradientCheck
 from model.network.network import Network
 from model.network.schedules import SCHEDULES, constant, warmed
-from model.predictor import LEVEL, learned
+from model.predictor import LEVEL, TWIN, learned
 from model.scaler import Scaler, distances, fit_scaler
 
 Float32 = NDArray[np.float32]
@@ -355,6 +355,14 @@ def contents(fit: Fit) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     }
     if fit.knots is not None:
         arrays["knots"] = fit.knots
+    twin = fit.twin
+    if twin is not None:
+        arrays |= {
+            TWIN + "parameters": twin.network.parameters,
+            TWIN + "statistics": twin.network.statistics,
+            TWIN + "mean": twin.scaler.mean,
+            TWIN + "scale": twin.scaler.scale,
+        }
     manifest = {
         "horizon": fit.config.horizon,
         "architecture": fit.network.architecture.document(),
@@ -366,6 +374,7 @@ def contents(fit: Fit) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         "first_closed_at": fit.first_closed_at,
         "fitted_until": fit.fitted_until,
         "seen_until": fit.seen_until,
+        "twin": None if twin is None else {"fitted_until": twin.fitted_until, "seen_until": twin.seen_until},
         "best_epochs": list(fit.best_epochs),
         "gradient_check": fit.gradient_check.worst,
         "gradient_health": fit.verdict,

@@ -17,7 +17,17 @@ class BacktestAsk(MarketBody):
 
     window: int | None = Field(None, ge=200, le=10_000_000, description="Bars of each training window.")
     refit_every: int | None = Field(None, ge=1, le=10_000_000, description="Bars between two trainings.")
+    first: int | None = Field(
+        None, ge=1, le=100_000_000, description="Rows of the first training; judged are those after."
+    )
     last: int | None = Field(None, ge=1, le=100_000_000, description="Only the newest bars, this many.")
+    expanding: bool | None = Field(None, description="Learn from all bars up to then, not from a window.")
+    by_need: bool | None = Field(
+        None, description="Train only where the champion has gained nothing on the base rate lately."
+    )
+    warm: bool | None = Field(None, description="Go on from the champion's weights at each training.")
+    members: int | None = Field(None, ge=1, le=64, description="Networks whose mean answers.")
+    horizon: int | None = Field(None, ge=1, le=10_000, description="Bars ahead that are predicted.")
 
 
 class Verdict(BaseModel):

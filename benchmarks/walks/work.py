@@ -76,12 +76,12 @@ def log_loss(p_up: scores.losses.Float64, data: Dataset) -> float:
     return float(scores.log_losses(p_up, data.up).mean())
 
 
-def real(timeframe: str = "1h") -> tuple[Bars, str]:
+def real() -> tuple[Bars, str]:
     """The hourly bars of a real market, and its name; of a synthetic one where the file is not there."""
     file = REAL / f"{MARKET}.parquet"
     if file.exists():
         return pl.read_parquet(file), MARKET.replace("_", " ")
-    return markets.random_walk(BARS, seed=1), f"synthetic {timeframe}"
+    return markets.random_walk(BARS, seed=1), "synthetic 1h"
 
 
 def rows_of(history: Bars, config: TrainConfig) -> Dataset:

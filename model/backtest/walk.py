@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from model import dataset, gate, health, predictor, scores, training
+from model import artifact, dataset, gate, health, predictor, scores, training
 from model.backtest.answers import Said, Standing, answers, forecasts, fresh, joined
 from model.caution import Caution
 from model.config import TrainConfig
 from model.dataset import Dataset
 from model.errors import BadInput, TrainingFailed
-from model.predictor import Predictor
 from model.training import Fit
 
 Float64 = NDArray[np.float64]
+LATELY = 500  # rows
 KEPT = "kept"  # the outcome of a refit that was not needed
 Contents = tuple[dict[str, NDArray[Any]], dict[str, Any]]  # of a version: arrays and manifest
 
@@ -100,20 +100,22 @@ def first_refit(data: Dataset, first: int) -> int | None:
     return enough if enough < len(data) - 1 else None
 
 
-def decide(fit: Fit, candidate: Predictor, champion: Predictor | None, seen: Dataset) -> gate.Verdict:
-    """The gate's verdict on a fresh training, over the rows of `seen` that neither the champion nor what can be judged of
-    the training has learned from.
+def decide(fit: Fit, made: Contents, champion: Contents | None, seen: Dataset) -> gate.Verdict:
+    """The gate's verdict on a fresh training and the version that was made of it, over the rows of `seen` that it and the
+    champion have not learned from. Of versions that have learned from all rows their twins are compared, each of which
+    held its newest back.
 
     Live retraining calls this too.
     """
+    candidate = predictor.judged(*made)
     if champion is None:
         return gate.judge(fit, np.empty(0), None, candidate.horizon)
-    if candidate.sha256 == champion.sha256:
+    if artifact.digest(made[0]) == artifact.digest(champion[0]):
         return gate.Verdict("challenger", "the champion has exactly these weights already")
-    judged = candidate if fit.twin is None else predictor.from_arrays(*training.contents(fit.twin))
-    unseen_from = max(judged.fitted_until, champion.fitted_until)
+    models = candidate, predictor.judged(*champion)
+    unseen_from = max(model.fitted_until for model in models)
     rows = seen.part(slice(int(np.searchsorted(seen.closed_at, unseen_from)), len(seen)))
-    own, its = (scores.log_losses(forecasts(model, rows).p_up, rows.up) for model in (judged, champion))
+    own, its = (scores.log_losses(forecasts(model, rows).p_up, rows.up) for model in models)
     return gate.judge(fit, own, its, candidate.horizon)
 
 
@@ -154,7 +156,7 @@ def walk_forward(
             refit, fresh_made = _kept(data, row), None
         else:
             result = _train(data, config, row, made if policy.warm else None) if early else next(fitted)
-            refit, fresh_made = _judged(data, row, result, standing)
+            refit, fresh_made = _judged(data, row, result, made)
         if fresh_made is not None:
             made = fresh_made
             standing = fresh(predictor.from_arrays(*made))
@@ -174,8 +176,9 @@ def answered_after(row: int, policy: Policy, n: int) -> slice:
 
 
 def needed(gains: Sequence[Float64]) -> bool:
-    """Whether a champion has to be trained anew: it has gained nothing over the base rate since the last training."""
-    since = np.concatenate([*gains, np.empty(0)])
+    """Whether a champion has to be trained anew: of late, and since the last training, it has gained nothing over the base
+    rate. A long good past would hide a turn."""
+    since = np.concatenate([*gains, np.empty(0)])[-LATELY:]
     return len(since) < gate.ROWS_TO_JUDGE or float(since.mean()) <= 0
 
 
@@ -191,16 +194,16 @@ def _train(data: Dataset, config: TrainConfig, row: int, made: Contents | None) 
 
 
 def _judged(
-    data: Dataset, row: int, result: Fit | TrainingFailed, standing: Standing | None
+    data: Dataset, row: int, result: Fit | TrainingFailed, champion: Contents | None
 ) -> tuple[Refit, Contents | None]:
     """What became of a training, and the version where it was promoted."""
     closed_at = int(data.closed_at[row])
     if isinstance(result, TrainingFailed):
         return Refit(row, closed_at, "failed", str(result), "", ()), None
     made = training.contents(result)
-    champion = None if standing is None else standing.model
     try:
-        verdict = decide(result, predictor.from_arrays(*made), champion, known_at_close(data, row))
+        predictor.from_arrays(*made)  # what cannot be folded cannot answer
+        verdict = decide(result, made, champion, known_at_close(data, row))
     except BadInput as error:  # its weights cannot be folded, and are kept nowhere
         return Refit(row, closed_at, "failed", str(error), "", ()), None
     layers = tuple(health.document(layer) for layer in result.health[-1])

@@ -30,7 +30,7 @@ MARKET = bars.market("SYNTHETIC", "1h")
 HOUR = bars.timeframe("1h")
 BARS = synthetic.bars(2_000, seed=2, momentum=0.8)
 NOW = HOUR.close_of(BARS["ts"][-1])
-QUICK = {"window_bars": 600, "hidden": (8,), "epochs": 3}
+QUICK = {"window_bars": 600, "hidden": (8,), "epochs": 3, "batch_rows": 32}
 SETTINGS = load(training=QUICK, backtest={"refit_every_bars": 500})
 
 
@@ -142,7 +142,7 @@ def test_a_rate_at_which_nothing_is_learned_is_left_for_one_that_learns(
     file = tmp_path / "config.toml"
     monkeypatch.setenv("BARPROP_CONFIG", str(file))
     file.write_text("")
-    stuck = load(training={**QUICK, "epochs": 8, "learning_rate": 1e-7}, backtest={"refit_every_bars": 500})
+    stuck = load(training={**QUICK, "learning_rate": 1e-7}, backtest={"refit_every_bars": 500})
     said = tune(engine, ingest(engine), stuck, trials=8, only=["learning_rate"])
     assert said["chosen"]["params"]["learning_rate"] > 1e-4
     assert said["outer"]["verdict"]["better"] is True
@@ -152,9 +152,20 @@ def test_a_rate_at_which_nothing_is_learned_is_left_for_one_that_learns(
 
     # pasted, the settings are what was chosen
     file.write_text(said["chosen"]["settings"])
-    pasted = load(training={**QUICK, "epochs": 8}, backtest={"refit_every_bars": 500})
+    pasted = load(training=QUICK, backtest={"refit_every_bars": 500})
     chosen = tuning.config_at(config_of(stuck, {}), said["chosen"]["params"])
     assert config_of(pasted, {}) == chosen != config_of(stuck, {})
+
+
+def test_whatever_is_chosen_can_be_pasted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    default = config_of(load(), {})
+    point = {"learning_rate": 1e-5, "width": 16, "depth": 4, "dropout": 0.1, "window": 500, "horizon": 8}
+    chosen = tuning.config_at(default, point)
+    file = tmp_path / "config.toml"
+    file.write_text(jobs.tune.settings_for(default, chosen))
+    monkeypatch.setenv("BARPROP_CONFIG", str(file))
+    assert config_of(load(), {}) == chosen
+    assert jobs.tune.settings_for(default, default) == ""
 
 
 def test_a_trial_that_fails_is_counted_with_its_reason_and_ends_nothing(engine: Engine) -> None:

@@ -48,7 +48,7 @@ def test_a_confidence_that_cannot_be_is_refused(confidence: float) -> None:
 
 def test_the_domain_is_as_far_as_the_farthest_row_that_was_learned_from() -> None:
     data = MARKETS[0]
-    fit = training.fit(data, TrainConfig(window=1_000, hidden=(8,), epochs=2))
+    fit = training.fit(data, TrainConfig(window=1_000, hidden=(8,), epochs=2, relearn=False))
     model = predictor.from_arrays(*training.contents(fit))
     learned = data.part((data.closed_at >= fit.first_closed_at) & (data.closed_at <= fit.fitted_until))
     far = distances(model.scaler, learned.X[: fit.rows])

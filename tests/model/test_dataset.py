@@ -63,7 +63,7 @@ def test_labels_that_are_known_out_of_turn_are_purged_as_well() -> None:
         start = backtest.first_refit(data, window)
         assert start is not None
         assert dataset.known_by(data, start) >= window > dataset.known_by(data, start - 1)
-    fit = training.fit(data, TrainConfig(hidden=(4,), epochs=1, stop_fraction=0.2))
+    fit = training.fit(data, TrainConfig(hidden=(4,), epochs=1, stop_fraction=0.2, relearn=False))
     parts = dataset.split(data, 0.2, fit.config.held_fraction)
     assert fit.fitted_until == max(data.known_at[: parts.stop.stop].tolist())
     assert fit.seen_until == max(data.known_at.tolist())

@@ -144,7 +144,7 @@ TOLD: dict[str, tuple[Hurt, str]] = {
     "labels can be told from features": (injected("shuffled labels"), "standard errors from chance"),
     "the network is the one described": (
         injected("one activation too many at the end"),
-        "part 11 is Activate where the settings say the end",
+        "part 8 is Activate where the settings say the end",
     ),
     "each part computes its formula": (injected("no 1/(1-p) in dropout"), "instead of 1/(1 - rate) = 1.429"),
     "answers agree with a plain recomputation": (

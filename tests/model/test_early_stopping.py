@@ -21,7 +21,9 @@ from model.network.network import Network
 from model.training import Fit
 from tests.model import synthetic
 
-CONFIG = TrainConfig(window=900, hidden=(16, 8), epochs=8, batch=64, patience=8)
+CONFIG = TrainConfig(
+    window=900, hidden=(16, 8), epochs=8, batch=64, patience=8, members=1, relearn=False, half_life=None
+)
 # a rate that grows too large makes later epochs worse than earlier ones
 WORSE: dict[str, Any] = {"learning_rate": 0.05, "dropout": 0.0, "weight_decay": 0.0}
 

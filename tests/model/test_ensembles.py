@@ -5,16 +5,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from model import backtest, calibration, dataset, health, predictor, training
+from model import backtest, calibration, dataset, health, predictor, scores, training
 from model.config import TrainConfig
 from model.epochs import epochs, examples
 from model.errors import BadInput, SeenRows, TrainingFailed
 from model.health import GradientHealth
 from model.network import network as networks
+from model.network.schedules import cosine
 from model.scaler import fit_scaler
 from tests.model.test_members import MARKETS, same
 
-CONFIG = TrainConfig(window=1_000, hidden=(16, 8), epochs=5, patience=2)
+CONFIG = TrainConfig(
+    window=1_000, hidden=(16, 8), epochs=5, patience=2, members=1, relearn=False, half_life=None
+)
 DATA = MARKETS[0]
 FIVE = training.fit(DATA, replace(CONFIG, members=5))
 
@@ -91,13 +94,16 @@ RELEARNED = training.fit(DATA, replace(CONFIG, members=3, relearn=True))
 
 
 def test_with_relearning_all_rows_are_learned_from_for_as_many_epochs_as_were_best() -> None:
-    """Against the loop by hand: the same starts, all rows, and the epochs that were best on average, planned as such."""
+    """Against the loop by hand: the same starts, all rows, and as many epochs as go as far, by the sum of rates."""
     twin = training.fit(DATA, replace(CONFIG, members=3))
     assert same(RELEARNED.twin, replace(twin, config=RELEARNED.config))
     assert RELEARNED.judged is RELEARNED.twin
     assert twin.judged is twin
     rows = DATA.part(slice(len(DATA) - CONFIG.window, None))
-    config = replace(CONFIG, epochs=round(np.mean(twin.best_epochs)))
+    rates = [[cosine(step, 20 * planned) for step in range(20 * planned)] for planned in range(1, 6)]
+    went = np.mean([sum(rates[4][: 20 * epoch]) for epoch in twin.best_epochs])
+    planned = next((n for n, of in enumerate(rates[:4], 1) if sum(of) >= went), 5)
+    config = replace(CONFIG, epochs=planned)
     scaler = fit_scaler(rows.X)
     given = examples(scaler.apply(rows.X), (rows.up, rows.target))
     seeds = np.random.SeedSequence(CONFIG.seed).spawn(6)
@@ -117,15 +123,30 @@ def test_calibration_and_interval_are_those_of_the_twin_that_held_rows_back() ->
     assert RELEARNED.curve == twin.curve
 
 
-def test_the_gate_judges_the_twin_on_rows_that_it_has_not_learned_from() -> None:
+def test_the_gate_compares_twins_on_rows_that_neither_has_learned_from() -> None:
     """What learned from everything cannot be judged on any of these rows: asked for that, the walk refuses."""
-    champion = predictor.from_arrays(*training.contents(training.fit(DATA.part(slice(0, 1_000)), CONFIG)))
-    candidate = predictor.from_arrays(*training.contents(RELEARNED))
-    verdict = backtest.decide(RELEARNED, candidate, champion, DATA)
+    config = replace(CONFIG, members=3, relearn=True)
+    earlier = training.fit(DATA.part(slice(0, len(DATA) - 100)), config)
+    champion, made = training.contents(earlier), training.contents(RELEARNED)
+    verdict = backtest.decide(RELEARNED, made, champion, DATA)
     unseen = int((DATA.closed_at >= RELEARNED.judged.fitted_until).sum())
     assert f"over {unseen} bars that neither has seen" in verdict.reason
-    with pytest.raises(SeenRows):
-        backtest.forecasts(candidate, DATA.part(slice(len(DATA) - unseen, None)))
+    losses = {}
+    for name, fit in (("candidate", RELEARNED), ("champion", earlier)):
+        twin = predictor.from_arrays(*training.contents(fit.judged))
+        rows = DATA.part(slice(len(DATA) - unseen, None))
+        losses[name] = scores.log_losses(backtest.forecasts(twin, rows).p_up, rows.up).mean()
+        with pytest.raises(SeenRows):
+            backtest.forecasts(predictor.from_arrays(*training.contents(fit)), rows)
+    assert (
+        f"log loss {losses['candidate']:.5f} against the champion's {losses['champion']:.5f}"
+        in verdict.reason
+    )
+
+
+def test_a_version_that_has_no_twin_is_judged_itself() -> None:
+    made = training.contents(training.fit(DATA, CONFIG))
+    assert predictor.judged(*made).sha256 == predictor.from_arrays(*made).sha256
 
 
 def test_relearning_side_by_side_is_as_alone() -> None:

@@ -16,7 +16,17 @@ from model.errors import TrainingFailed
 from model.training import Fit, Task
 from tests.model import synthetic
 
-CONFIG = TrainConfig(window=900, hidden=(16, 8), epochs=6, batch=64, patience=2, learning_rate=0.02)
+CONFIG = TrainConfig(
+    window=900,
+    hidden=(16, 8),
+    epochs=6,
+    batch=64,
+    patience=2,
+    learning_rate=0.02,
+    members=1,
+    relearn=False,
+    half_life=None,
+)
 
 
 def made(n: int, seed: int, momentum: float) -> Dataset:

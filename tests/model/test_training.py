@@ -17,7 +17,7 @@ from model.network.network import forward
 from model.training import Fit
 from tests.model import synthetic
 
-SMALL = TrainConfig(window=900, hidden=(16, 8), epochs=4, batch=64)
+SMALL = TrainConfig(window=900, hidden=(16, 8), epochs=4, batch=64, members=1, relearn=False, half_life=None)
 
 
 def made(n: int = 1_400, seed: int = 0, momentum: float = 0.6) -> Dataset:

@@ -24,7 +24,7 @@ HOUR = timeframe("1h")
 ROWS = features.rows(synthetic.bars(1_300, seed=1, momentum=0.6), HOUR)
 DATA = dataset.build(ROWS, features.DEFAULT, 1)
 FAR = dataset.build(ROWS, features.DEFAULT, 12)
-SMALL = TrainConfig(hidden=(8,), epochs=3, batch=128)
+SMALL = TrainConfig(hidden=(8,), epochs=3, batch=128, members=1, relearn=False, half_life=None)
 Int64 = NDArray[np.int64]
 
 
