@@ -118,9 +118,7 @@ def policy_of(
     """
     first = params.get("first")
     if first is None:
-        first = min(params.get("window", settings.training.window_bars), rows)
-        if "window" not in params:
-            first = max(1, min(first, rows // 2))
+        first = params.get("window", max(1, min(settings.training.window_bars, rows // 2)))
         if "last" in params:
             first = max(first, rows - params["last"] - config.horizon)
     return Policy(

@@ -1,7 +1,7 @@
 """Retraining: from the stored bars to a stored, judged and perhaps promoted version, in one transaction at its end."""
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from datetime import datetime
 from typing import Any
 
@@ -28,6 +28,7 @@ from model.backtest import Contents
 from model.config import TrainConfig
 from model.errors import BadArtifact, BadInput, TrainingFailed
 from model.gate import Verdict
+from model.scores import Scores
 from model.training import Fit, WarmStart
 from store import database
 from store.database import Connection, Engine
@@ -171,6 +172,9 @@ def _held_back(made: Contents, data: dataset.Dataset) -> dict[str, Any]:
     """The training's scores on the rows that were held back, beside the base rate's, and its gain."""
     model = predictor.judged(*made)
     rows = data.part(slice(int(np.searchsorted(data.closed_at, model.fitted_until)), len(data)))
+    if len(rows) == 0:  # a warm start that no bar has come after
+        nothing = {field.name: None for field in fields(Scores)} | {"rows": 0}
+        return {"rows": 0, "gain": 0.0, "gain_error": 0.0, "model": nothing, "base_rate": nothing}
     judged = backtest.judge(rows, backtest.forecasts(model, rows))
     gain, scored = judged.gain, judged.document()
     scored["model"]["coverage_90"] = None  # the interval was made on these very rows

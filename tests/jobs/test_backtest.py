@@ -105,7 +105,11 @@ def test_a_planted_wrong_unit_earns_nothing_and_changes_nothing_but_the_masked_r
         assert until[f"{column}_right"].to_list() == until[column].to_list()
         assert both[f"{column}_right"].to_numpy() == pytest.approx(both[column].to_numpy(), rel=0.02)
 
-    expected = dict(both.select("as_of", "expected_return_right").iter_rows())
+    # what the version would have abstained from is not traded
+    told = both.with_columns(
+        pl.when(pl.col("reason_right").is_null()).then("expected_return_right").otherwise(0.0)
+    )
+    expected = dict(told.select("as_of", "expected_return_right").iter_rows())
     costs = cheap.backtest
     each_way = (costs.fee_bps + costs.slippage_bps) / 10_000
     first = BARS["ts"].search_sorted(rows["PLAIN"]["as_of"][0] - HOUR.length)
@@ -143,8 +147,8 @@ def test_a_market_that_is_younger_than_the_window_is_judged_by_half_of_its_rows(
     said = executors.finish(
         engine, job, jobs.backtest.run(engine, job, settings, lambda: NOW, lambda share: None)
     )
-    assert said["window"] == (len(BARS) - features.WARMUP - 1) // 2
-    assert said["rows"] >= said["window"] - 2
+    assert said["policy"]["first"] == (len(BARS) - features.WARMUP - 1) // 2
+    assert said["rows"] >= said["policy"]["first"] - 2
 
 
 def test_real_hourly_bars_have_the_skill_that_was_found_in_them(engine: Engine) -> None:

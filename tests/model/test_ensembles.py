@@ -136,8 +136,8 @@ def test_the_gate_compares_twins_on_rows_that_neither_has_learned_from() -> None
         twin = predictor.from_arrays(*training.contents(fit.judged))
         rows = DATA.part(slice(len(DATA) - unseen, None))
         losses[name] = scores.log_losses(backtest.forecasts(twin, rows).p_up, rows.up).mean()
-        with pytest.raises(SeenRows):
-            backtest.forecasts(predictor.from_arrays(*training.contents(fit)), rows)
+    with pytest.raises(SeenRows):
+        backtest.forecasts(predictor.from_arrays(*made), rows)
     assert (
         f"log loss {losses['candidate']:.5f} against the champion's {losses['champion']:.5f}"
         in verdict.reason
