@@ -80,7 +80,7 @@ def run(
     walked = Walked(job.market, history, kept, data, config, policy, result, beside, trading, costs, latency)
     described = {
         "train": config.document(),
-        "policy": asdict(policy),
+        "policy": backtest.way(policy),
         "trading": trading.document(),
         "costs": {**asdict(costs), "latency_bars": latency},
     }

@@ -235,12 +235,10 @@ def _retrain_of(settings: Settings, given: Params, bars: int) -> Params | None:
 
 
 def _backtest_of(settings: Settings, given: Params, bars: int) -> Params | None:
-    """A market younger than the training window is judged by windows of half its bars."""
+    """As soon as there are enough to train on, and as many to judge; a young market is trained on half of what it has."""
     rows = bars - WARMUP
-    window = given.get("window", min(settings.training.window_bars, rows // 2))
-    if min(window, rows - window) < LEAST_ROWS:
-        return None
-    return {"last": JUDGED_BARS, **given, "window": window}
+    first = given.get("window", min(settings.training.window_bars, rows // 2))
+    return None if min(first, rows - first) < LEAST_ROWS else {"last": JUDGED_BARS, **given}
 
 
 def _fresh(conn: Connection, row: MarketRow, clock: datetime, settings: Settings) -> bool:

@@ -253,7 +253,7 @@ def _described(ground: Ground, config: TrainConfig) -> dict[str, Any]:
     assumed = ground.settings.backtest
     return {
         "train": config.document(),
-        "policy": asdict(policy),
+        "policy": backtest.way(policy),
         "trading": ground.settings.portfolio.chosen().document(),
         "costs": {**asdict(assumed.costs()), "latency_bars": assumed.latency_bars},
     }

@@ -19,6 +19,7 @@ from model.backtest.walk import (
     result,
     run,
     walk_forward,
+    way,
 )
 
 __all__ = [
@@ -49,4 +50,5 @@ __all__ = [
     "result",
     "run",
     "walk_forward",
+    "way",
 ]

@@ -5,7 +5,7 @@ live, and what it promotes answers from the next bar on.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -46,6 +46,11 @@ class Policy:
         ):
             if value < least:
                 raise BadInput(f"{name} must be at least {least}, not {value!r}")
+
+
+def way(policy: Policy) -> dict[str, Any]:
+    """The policy as JSON has it, without where the walk began: the same way on other bars is no other way."""
+    return {name: value for name, value in asdict(policy).items() if name != "first"}
 
 
 @dataclass(frozen=True)

@@ -75,6 +75,7 @@ def packed() -> Packed:
     config = training.TrainConfig(hidden=(8,), epochs=2, patience=1)
     fit = training.fit(dataset.build(rows(walk(), kept), DEFAULT, 1), config)
     arrays, manifest = training.contents(fit)
+    arrays["calibration"][3] = 1e9  # so that the bars that tests add lie in its domain
     return artifact.pack(arrays, manifest | {"held": {"rows": 0, "gain": 0.0, "gain_error": 0.0}})
 
 

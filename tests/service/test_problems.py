@@ -48,6 +48,8 @@ STATUS = {
     errors.Busy: 409,
     errors.Unreachable: 503,
     errors.TrainingFailed: 500,
+    errors.SeenRows: 500,
+    errors.BrokenEvaluation: 500,
     errors.BarpropError: 500,
 }
 

@@ -41,6 +41,7 @@ def test_every_setting_of_a_training_reaches_it() -> None:
         **{"residual": True, "dropout": 0.1, "optimiser": "sgd", "learning_rate": 0.5, "schedule": "step"},
         **{"warm_up": 0.2, "weight_decay": 0.3, "clip_value": 4.0, "clip_norm": 5.0, "epochs": 6},
         **{"dead_zone": 0.7, "uniqueness": True, "return_weight": 0.8, "calibration": "isotonic"},
+        **{"members": 3, "relearn": False},
     }
     with_units = {"batch_rows": 7, "patience_epochs": 8, "half_life_bars": 9}
     asked = retrain.config_of(store.settings.Settings(training={**given, **with_units}), {})

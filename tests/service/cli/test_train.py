@@ -114,7 +114,8 @@ def test_an_interrupt_leaves_the_job_cancelled(fresh: Engine, market_id: int) ->
         until(lambda: running(fresh, market_id))
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=30)
-    assert (process.returncode, out, err) == (130, "", "barprop: interrupted\n")
+    kept = "what was done so far is kept: the same command with --resume goes on from there\n"
+    assert (process.returncode, out, err) == (130, "", f"{kept}barprop: interrupted\n")
     assert last(fresh, market_id, "backtest").state == "cancelled"
 
 
