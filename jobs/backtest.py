@@ -16,7 +16,7 @@ from jobs.retrain import config_of
 from model import backtest, bars, dataset
 from model.backtest import Policy
 from model.config import TrainConfig
-from model.errors import BrokenEvaluation
+from model.errors import BadInput, BrokenEvaluation
 from store import database
 from store.database import Connection, Engine
 from store.jobs import Job, Keep
@@ -43,6 +43,10 @@ def run(
     market_id, params = job.market_id, job.params
     config = config_of(settings, params)
     if params.get("expanding"):
+        if "window" in params:
+            raise BadInput(
+                "a window that grows with the bars (expanding) has no length: leave one of them out"
+            )
         config = replace(config, window=10**9)
     kept = bars.timeframe(job.market.timeframe)
     last = params.get("last")
@@ -119,8 +123,8 @@ def policy_of(
     first = params.get("first")
     if first is None:
         first = params.get("window", max(1, min(settings.training.window_bars, rows // 2)))
-        if "last" in params:
-            first = max(first, rows - params["last"] - config.horizon)
+    if "last" in params:
+        first = max(first, rows - params["last"] - config.horizon)
     return Policy(
         refit_every=params.get("refit_every", settings.backtest.refit_every_bars),
         first=first,

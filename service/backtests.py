@@ -1,9 +1,9 @@
 """Ask for walk-forward backtests and read what they found."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from fastapi import APIRouter, Path, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 import store.backtests
 import store.database
@@ -28,6 +28,14 @@ class BacktestAsk(MarketBody):
     warm: bool | None = Field(None, description="Go on from the champion's weights at each training.")
     members: int | None = Field(None, ge=1, le=64, description="Networks whose mean answers.")
     horizon: int | None = Field(None, ge=1, le=10_000, description="Bars ahead that are predicted.")
+
+    @model_validator(mode="after")
+    def _one_kind_of_window(self) -> Self:
+        if self.expanding and self.window is not None:
+            raise ValueError(
+                "a window that grows with the bars (expanding) has no length: leave one of them out"
+            )
+        return self
 
 
 class Verdict(BaseModel):

@@ -130,8 +130,8 @@ def refit_rows(data: Dataset, config: TrainConfig, policy: Policy) -> range:
     start = first_refit(data, wanted)
     if start is None:
         raise TrainingFailed(
-            f"{len(data)} rows with features and a known label leave none to judge after {wanted} to train on: "
-            "more bars or a smaller window are needed"
+            f"{len(data)} rows with features and a known label leave none to judge after {wanted} to train on "
+            f"(labels are known {data.horizon} bars later): more bars, or a smaller window or horizon are needed"
         )
     return range(start, len(data) - 1, policy.refit_every)
 
@@ -235,7 +235,8 @@ def result(data: Dataset, blocks: Sequence[Block]) -> Result:
     """What these blocks of a walk say together. Raises TrainingFailed where no row of them was answered."""
     answered = [block for block in blocks if len(block.said.p_up)]
     if not answered:
-        raise TrainingFailed("no refit gave a network that may answer, so there is nothing to judge")
+        why = f"; the last of {len(blocks)}: {blocks[-1].refit.reason}" if blocks else ""
+        raise TrainingFailed(f"no refit gave a network that may answer, so there is nothing to judge{why}")
     numbers = np.repeat(np.arange(len(blocks)), [len(block.said.p_up) for block in blocks])
     return Result(
         data.part(slice(answered[0].rows.start, answered[-1].rows.stop)),

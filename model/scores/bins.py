@@ -1,4 +1,4 @@
-"""Calibration over BINS bins of equally many rows, by ascending probability.
+"""Calibration over BINS bins of equally many rows, by ascending probability; equal probabilities share a bin.
 
 Letters: of each bin f is the mean probability, o the share of ups, and w its share of the rows.
 """
@@ -31,17 +31,22 @@ class Bins:
 
 
 def bins(p: Float64, up: Float64) -> Bins:
-    """The bins of rows that ascend by p; fewer than BINS where there are fewer rows. Takes a row or more."""
+    """The bins of rows that ascend by p; fewer than BINS where there are fewer rows, or fewer values. Takes a row or more.
+
+    Where rows of one probability lie on both sides of a cut, it is made before them: a bin is what can be told apart.
+    """
     n, many = len(p), min(BINS, len(p))
-    size = np.full(many, float(n // many))
-    size[: n % many] += 1
-    first = np.concatenate(([0], np.cumsum(size)[:-1])).astype(np.int64)
+    even = np.full(many, n // many)
+    even[: n % many] += 1
+    alike_since = np.maximum.accumulate(np.where(np.diff(p, prepend=np.nan) != 0, np.arange(n), 0))
+    first = np.unique(alike_since[np.concatenate(([0], np.cumsum(even)[:-1]))])
+    size = np.diff(first, append=n).astype(np.float64)
     f, o, ff, fo = (np.add.reduceat(x, first) / size for x in (p, up, p * p, p * up))
     return Bins(size, f, o, np.maximum(ff - f * f, 0.0), fo - f * o)
 
 
 def ascending(p: Float64, up: Float64) -> Bins:
-    """The bins of rows in any order; of equal probabilities the older row comes first."""
+    """The bins of rows in any order."""
     order = np.argsort(p, kind="stable")
     return bins(p[order], up[order])
 

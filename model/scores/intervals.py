@@ -22,7 +22,7 @@ def intervals(
     A resample says which rows were drawn, and in which order they stand: draw blocks of rows that follow each other, as
     outcomes that overlap are no evidence of their own. Percentile intervals, but for the scores that noise inflates:
     theirs are mirrored at the estimate (the basic bootstrap, Davison & Hinkley 1997, ch. 5.2), which takes the noise that
-    resampling added away again instead of adding it twice.
+    resampling added away again instead of adding it twice, and reach to the figure that they are of.
     """
     at = figures(paired)
     found = at(np.arange(len(paired.p)))
@@ -37,5 +37,7 @@ def intervals(
         low, high = np.quantile(values, ends).tolist()
         if power := INFLATED.get(name):
             low, high = (max(2 * estimate**power - end**power, 0.0) ** (1 / power) for end in (high, low))
+            # of a small figure that is mostly noise, what is left without noise may be less than it
+            low, high = min(low, estimate), max(high, estimate)
         stated[name] = [low, high]
     return stated

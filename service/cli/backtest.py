@@ -47,7 +47,7 @@ def backtest(
         bool, typer.Option("--warm", help="Go on from the champion's weights at each training.")
     ] = False,
     members: Annotated[
-        int | None, typer.Option("--members", min=1, help="Networks whose mean answers.")
+        int | None, typer.Option("--members", min=1, max=64, help="Networks whose mean answers.")
     ] = None,
     horizon: Annotated[
         int | None, typer.Option("--horizon", min=1, help="Bars ahead that are predicted.")
@@ -87,6 +87,8 @@ def backtest(
         **{"members": members, "horizon": horizon},
     }
     params = {name: value for name, value in given.items() if value}
+    if report is not None and report == parquet:
+        raise options.WrongUsage("--report and --parquet name the same file")
     for file in (report, parquet):
         if file is not None and not file.parent.is_dir():
             raise BadInput(f"there is no folder {file.parent} to write {file.name} into")
@@ -97,11 +99,11 @@ def backtest(
         except KeyboardInterrupt:
             output.note("what was done so far is kept: the same command with --resume goes on from there")
             raise
+        if as_json:
+            output.document(result)
+        else:
+            show(result)
         _write(engine, result, report, parquet)
-    if as_json:
-        output.document(result)
-        return
-    show(result)
 
 
 def _write(engine: Engine, result: dict[str, Any], report: Path | None, parquet: Path | None) -> None:
@@ -118,10 +120,15 @@ def _write(engine: Engine, result: dict[str, Any], report: Path | None, parquet:
 
     with store.database.read(engine) as conn:
         predictions = store.backtests.predictions(conn, result["id"])
-    if parquet is not None:
-        parquet.write_bytes(predictions)
-    if report is not None:
-        report.write_text(html(result, pl.read_parquet(io.BytesIO(predictions))), encoding="utf-8")
+    try:
+        if parquet is not None:
+            parquet.write_bytes(predictions)
+        if report is not None:
+            report.write_text(html(result, pl.read_parquet(io.BytesIO(predictions))), encoding="utf-8")
+    except OSError as error:
+        raise BadInput(
+            f"{error.filename} cannot be written: {error.strerror}; the backtest is kept as number {result['id']}"
+        ) from error
 
 
 def show(result: dict[str, Any]) -> None:
@@ -140,6 +147,12 @@ def show(result: dict[str, Any]) -> None:
     if doubts := result["abstained"]["reasons"]:
         told = ", ".join(f"{reason} {rows}" for reason, rows in doubts.items())
         output.line(f"live, these would have been abstentions: {told}")
+        answered = result["abstained"]["scores"]
+        if answered is not None:
+            output.line(
+                f"of the other {answered['rows']} bars the log loss is {answered['log_loss']:.5f}, where it is "
+                f"{result['scores']['model']['log_loss']:.5f} of all"
+            )
     _table("scores", result["scores"], SCORES)
     for name, found in result["paired"].items():
         if found["p"] is not None:
@@ -150,10 +163,12 @@ def show(result: dict[str, Any]) -> None:
     trading = result["trading"]
     _table("trading", {name: trading[name] for name in ("strategy", "buy_and_hold")})
     costs, breaks_even = trading["costs"], trading["break_even_bps"]
-    output.line(
-        f"after {costs['each_way_bps']:g} bps each way; it breaks even "
-        + ("at no cost at all" if breaks_even is None else f"at {breaks_even:.1f} bps")
-    )
+    output.line(trading["text"])
+    if trading["strategy"]["trades"]:
+        output.line(
+            f"after {costs['each_way_bps']:g} bps each way; it breaks even "
+            + ("at no cost at all" if breaks_even is None else f"at {breaks_even:.1f} bps")
+        )
     worth = result["significance"]
     if worth["deflated_sharpe"] is not None:
         output.line(

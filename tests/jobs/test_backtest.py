@@ -18,7 +18,7 @@ from jobs import executors
 from model import features
 from model.bars import Market
 from model.breaks import AFTER_JUMP
-from model.errors import TrainingFailed
+from model.errors import BadInput, TrainingFailed
 from store.database import Engine
 from store.settings import Settings, load
 from tests import real_bars
@@ -173,3 +173,18 @@ def test_real_hourly_bars_have_the_skill_that_was_found_in_them(engine: Engine) 
     assert said["verdict"]["skill"] is True
     # the best honest figure known for such bars is about 0.685: much lower means that the future leaked
     assert said["scores"]["model"]["log_loss"] > 0.675
+
+
+def test_the_newest_bars_are_judged_whatever_the_first_training_had(engine: Engine) -> None:
+    said = backtest(engine, ingest(engine), first=300, last=200)
+    assert said["rows"] == 200
+
+
+def test_a_window_that_grows_has_no_length(engine: Engine) -> None:
+    with pytest.raises(BadInput, match="leave one of them out"):
+        backtest(engine, ingest(engine), window=500, expanding=True)
+
+
+def test_why_no_refit_may_answer_is_said(engine: Engine) -> None:
+    with pytest.raises(TrainingFailed, match=r"the last of \d+: .* too few to fit, stop and judge on"):
+        backtest(engine, ingest(engine), window=60)
