@@ -5,11 +5,13 @@ from dataclasses import asdict, fields
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, select
+import numpy as np
+from sqlalchemy import Connection, Row, Select, func, select
 
 from model.artifact import Packed
 from model.bars import iso
 from model.errors import NotFound
+from model.significance import multiple
 from store.tables import backtest_blocks, backtests
 
 
@@ -76,6 +78,34 @@ def last(conn: Connection, market_id: int) -> dict[str, Any] | None:
     """The newest backtest of a market."""
     newest = page(conn, market_id, limit=1)
     return newest[0] if newest else None
+
+
+def verdicts(conn: Connection) -> list[dict[str, Any]]:
+    """Of each market's newest backtest the gain over the base rate, and its p: alone, as one of all these markets (Holm),
+    and as a false discovery rate (Benjamini & Hochberg). None where there is no spread to judge by, or the backtest is
+    older than such a comparison."""
+    newest = select(func.max(backtests.c.id)).group_by(backtests.c.market_id)
+    documents = [
+        _document(row) for row in conn.execute(_select().where(backtests.c.id.in_(newest)).order_by("id"))
+    ]
+    found = [document.get("paired", {}).get("base_rate", {}) for document in documents]
+    known = [each for each in found if each.get("p") is not None]
+    p = np.array([each["p"] for each in known])
+    adjusted = zip(multiple.holm(p).tolist(), multiple.benjamini_hochberg(p).tolist(), strict=True)
+    of = {id(each): both for each, both in zip(known, adjusted, strict=True)}
+    return [
+        {
+            "market": document["market"],
+            "backtest": document["id"],
+            "rows": document["rows"],
+            "gain": each.get("gain"),
+            "z": each.get("z"),
+            "p": each.get("p"),
+            "holm": of.get(id(each), (None, None))[0],
+            "false_discovery": of.get(id(each), (None, None))[1],
+        }
+        for document, each in zip(documents, found, strict=True)
+    ]
 
 
 def add_block(

@@ -86,6 +86,39 @@ def breaks(symbol: Symbol, timeframe: Timeframe, as_json: AsJson = False) -> Non
     )
 
 
+@app.command()
+def skill(as_json: AsJson = False) -> None:
+    """Say in which markets there is skill, given how many were looked at.
+
+    \b
+    barprop markets skill
+
+    Of each market's newest backtest: the gain over the base rate, and how often one as large comes by chance: in that
+    market alone (p), in any of so many (Holm), and as a share of the markets that are called skilled (Benjamini and
+    Hochberg's false discovery rate).
+    """
+    import store.backtests
+    import store.database
+
+    with opening.database() as (_, engine), store.database.read(engine) as conn:
+        items = store.backtests.verdicts(conn)
+    if as_json:
+        output.document({"items": items, "next": None})
+        return
+    output.table(
+        ["symbol", "timeframe", "backtest", "bars", "gain", "z", "p", "holm", "false discovery"],
+        [
+            [*item["market"].values(), item["backtest"], item["rows"], *map(_figure, list(item.values())[3:])]
+            for item in items
+        ],
+        empty="no backtest yet: barprop backtest SYMBOL TIMEFRAME",
+    )
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
+
+
 def _size(item: dict[str, Any]) -> str:
     if item["kind"] == "gap":
         return f"{item['size']:.0f} missing"

@@ -59,3 +59,34 @@ def test_what_is_not_there_is_not_found(database: Engine) -> None:
         for missing in (store.backtests.get, store.backtests.predictions):
             with pytest.raises(NotFound, match="no backtest 99"):
                 missing(conn, 99)
+
+
+def test_verdicts_are_of_the_newest_backtests_and_adjusted_for_how_many_markets_there_are(
+    database: Engine, market_id: int, other_market_id: int
+) -> None:
+    """By hand: Holm multiplies the smaller p by two, Benjamini and Hochberg too, and neither changes the larger."""
+    with store.database.write(database) as conn:
+        add(conn, market_id, paired={"base_rate": {"gain": 0.1, "z": 9.0, "p": 1e-9}})
+        first = add(conn, market_id, paired={"base_rate": {"gain": 0.01, "z": 2.3, "p": 0.01}})
+        add(conn, other_market_id, paired={"base_rate": {"gain": 0.005, "z": 1.75, "p": 0.04}})
+    with store.database.read(database) as conn:
+        found = store.backtests.verdicts(conn)
+    assert found[0]["backtest"] == first
+    assert [(each["p"], each["holm"], each["false_discovery"]) for each in found] == [
+        (0.01, 0.02, 0.02),
+        (0.04, 0.04, 0.04),
+    ]
+
+
+def test_a_backtest_without_a_comparison_counts_for_nothing(
+    database: Engine, market_id: int, other_market_id: int
+) -> None:
+    with store.database.read(database) as conn:
+        assert store.backtests.verdicts(conn) == []
+    with store.database.write(database) as conn:
+        add(conn, market_id)
+        add(conn, other_market_id, paired={"base_rate": {"gain": 0.01, "z": 2.3, "p": 0.01}})
+    with store.database.read(database) as conn:
+        old, other = store.backtests.verdicts(conn)
+    assert (old["p"], old["holm"], old["false_discovery"]) == (None, None, None)
+    assert (other["p"], other["holm"], other["false_discovery"]) == (0.01, 0.01, 0.01)

@@ -41,6 +41,7 @@ CALLS: dict[tuple[str, ...], list[str]] = {
     ("features", "show"): ["rsi_14"],
     ("features", "check"): ["LIVE", "1h", "--cuts", "2"],
     ("markets", "list"): [],
+    ("markets", "skill"): [],
     ("markets", "breaks"): ["LIVE", "1h"],
     ("markets", "pause"): ["FEW", "1h"],
     ("markets", "resume"): ["FEW", "1h"],
