@@ -30,8 +30,11 @@ def standing(
     tail = store.bars.read(
         conn, market_id, kept, closed_by=as_of, last=rows + features.reach(model.features, kept)
     )
-    others = store.inputs.beside(conn, model.features, tail, kept)
-    seen = features.rows(tail, kept, model.features, others, rows + features.HISTORY, model.jump_z)
+    if model.features.inputs or rows > features.BLOCK:
+        others = store.inputs.beside(conn, model.features, tail, kept)
+        seen = features.rows(tail, kept, model.features, others, rows + features.HISTORY, model.jump_z)
+    else:
+        seen = features.last_rows(tail, kept, model.features, rows)
     data = dataset.build(seen, model.features, model.horizon)
     data = dataset.unbroken(data, seen, _breaks(conn, market_id, kept, tail, rows, model.jump_z))
     if len(seen) > rows:  # the first rows of what was cut have not their own bits

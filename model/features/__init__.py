@@ -11,7 +11,7 @@ user       `feature`: a user's own, and what they must prove
 """
 
 from model.features.columns import BASE, SCALE_NEEDS, WARMUP, Feature
-from model.features.frames import BLOCK, GIVEN, HISTORY, JUMPED, SHORT, STALE, FeatureRows
+from model.features.frames import BLOCK, GIVEN, HISTORY, JUMPED, SHORT, STALE, FeatureRows, last_rows
 from model.features.inputs import NO_OTHERS, Others, last_row, reach, rows
 from model.features.lookahead import LookAhead, UnmetNeed, check, unmet_needs
 from model.features.table import (
@@ -49,6 +49,7 @@ __all__ = [
     "feature_set_from",
     "inputs_from",
     "last_row",
+    "last_rows",
     "reach",
     "rows",
     "unmet_needs",

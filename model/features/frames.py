@@ -119,6 +119,23 @@ def last_row(bars: Bars, timeframe: Timeframe, feature_set: FeatureSet = DEFAULT
     return _frozen(found)
 
 
+def last_rows(bars: Bars, timeframe: Timeframe, feature_set: FeatureSet, count: int) -> FeatureRows:
+    """The rows of the newest `count` bars, to the bit as `rows` has them; fewer where there are no more.
+
+    For a few of them, block by block. Of a history that is cut, its newest HISTORY + count - 1 bars are needed. Raises
+    BadBars where bars overlap.
+    """
+    newest = bars.tail(HISTORY + count - 1)
+    n = min(count, max(0, len(newest) - WARMUP))
+    found, since = _empty(n, feature_set), len(newest) - n
+    if n:
+        for first, end in pairwise(edges(newest, timeframe)):
+            if end > since:
+                part = compute(newest, timeframe, feature_set.features, first, end)
+                _fill(found, max(first, since) - since, part.tail(end - max(first, since)))
+    return _frozen(found)
+
+
 def with_base(bars: Bars, timeframe: Timeframe) -> pl.DataFrame:
     """`bars` with closed_at and the columns of BASE."""
     frame = bars.with_columns(closed_at=timeframe.closes(pl.col("ts")))

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 import store.bars
 import store.database
 import store.markets
+from model import features
 from model.bars import Market, timeframe
 from model.errors import BadBars
 from model.features import (
@@ -31,7 +32,7 @@ from model.features import (
 )
 from store.database import Engine
 from tests import real_bars
-from tests.model import markets
+from tests.model import markets, synthetic
 from tests.model.markets import MARKETS
 
 HOUR = timeframe("1h")
@@ -298,3 +299,21 @@ def test_many_frames_at_a_time_have_the_bits_of_each_alone(market: str) -> None:
     assert many.columns == alone.columns
     for column in many.columns:  # in float64, before rows round them
         assert many[column].to_numpy().tobytes() == alone[column].to_numpy().tobytes(), column
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 100, 511, 513, 700])
+def test_a_few_newest_rows_are_to_the_bit_those_of_the_whole_history(count: int) -> None:
+    bars = synthetic.bars(2_900, seed=3)
+    for cut in (0, 1, 37, 300, 511):
+        history = bars.head(len(bars) - cut)
+        whole = features.rows(history, timeframe("1h"))
+        for known in (history, history.tail(features.HISTORY + count - 1)):
+            few = features.last_rows(known, timeframe("1h"), features.DEFAULT, count)
+            for name in ("ts", "closed_at", "X", "scale", "close"):
+                assert getattr(few, name).tobytes() == getattr(whole, name)[-count:].tobytes(), (name, cut)
+
+
+def test_of_too_few_bars_there_are_as_many_newest_rows_as_there_are() -> None:
+    for n, found in ((0, 0), (features.WARMUP, 0), (features.WARMUP + 1, 1), (features.WARMUP + 4, 4)):
+        few = features.last_rows(synthetic.bars(500, seed=3).head(n), timeframe("1h"), features.DEFAULT, 9)
+        assert len(few) == found
