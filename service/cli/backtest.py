@@ -171,9 +171,13 @@ def show(result: dict[str, Any]) -> None:
         )
     worth = result["significance"]
     if worth["deflated_sharpe"] is not None:
+        tried = worth["trials"]
+        counted = (
+            f", and of {worth['deflated_sharpe']:.2f} once the {tried} ways that were tried here are counted"
+        )
         output.line(
-            f"its Sharpe ratio is above 0 with a probability of {worth['probabilistic_sharpe']:.2f}, and of "
-            f"{worth['deflated_sharpe']:.2f} once the {worth['trials']} ways that were tried here are counted"
+            f"its Sharpe ratio is above 0 with a probability of {worth['probabilistic_sharpe']:.2f}"
+            + (counted if tried > 1 else "; no other way was tried here")
         )
 
 
