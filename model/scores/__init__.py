@@ -13,7 +13,7 @@ from model.scores.bins import BINS, calibration_error, reliability
 from model.scores.intervals import intervals
 from model.scores.losses import CERTAINTY, log_losses, pinball_losses
 from model.scores.ranks import auc, correlation, mid_ranks
-from model.scores.summary import IC_BLOCK, Paired, Scores, of, score
+from model.scores.summary import IC_BLOCK, Paired, Scores, of
 
 __all__ = [
     "BINS",
@@ -30,5 +30,4 @@ __all__ = [
     "of",
     "pinball_losses",
     "reliability",
-    "score",
 ]

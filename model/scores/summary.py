@@ -5,7 +5,7 @@ so that both are one formula, and a resample needs no sorting.
 """
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,14 +83,6 @@ class Scores:
 def of(paired: Paired) -> Scores:
     """All scores of one forecaster."""
     return Scores(rows=len(paired.p), **figures(paired)(np.arange(len(paired.p))))  # type: ignore[arg-type]
-
-
-def score(
-    p: Float64, up: Float64, expected: Float64, realised: Float64, inside: NDArray[np.bool_] | None
-) -> Scores:
-    """All scores but those of an interval's ends; `inside` says of each row whether the outcome fell into its interval."""
-    found = of(Paired(p, up, expected, realised))
-    return found if inside is None else replace(found, coverage_90=float(inside.mean()))
 
 
 def figures(paired: Paired) -> Callable[[Int64], Figures]:

@@ -66,7 +66,7 @@ def test_the_width_follows_the_share_inside(share: float) -> None:
 
 
 def test_in_the_long_run_the_share_inside_is_the_level_whatever_the_market_does() -> None:
-    """Residuals whose size doubles, falls to a third, and waves; the interval is the tracked one."""
+    """Residuals whose size halves at once, and waves up and down by half; beside them an interval that stays as it is."""
     rng = np.random.default_rng(3)
     n = 30_000
     size = np.where(np.arange(n) < 10_000, 1.5, 0.7) * (1.2 + 0.6 * np.sin(np.arange(n) / 700))
@@ -80,7 +80,7 @@ def test_in_the_long_run_the_share_inside_is_the_level_whatever_the_market_does(
     blocks = np.mean(np.reshape(inside, (30, -1)), axis=1)
     assert blocks.min() > 0.83
     fixed = np.mean(np.reshape(residuals <= 1.645, (30, -1)), axis=1)
-    assert fixed.min() < 0.85, "or else this market would show nothing"
+    assert fixed.min() < blocks.min() - 0.1, "or else this market would show nothing"
 
 
 def test_it_never_runs_away() -> None:

@@ -17,7 +17,7 @@ UP = arrays.arrays(np.float64, 40, elements=st.sampled_from([0.0, 1.0]))
 def test_scores_agree_with_scikit_learn(p: np.ndarray, up: np.ndarray) -> None:
     metrics = pytest.importorskip("sklearn.metrics", reason="needs scikit-learn, which CI installs")
     assert scores.log_losses(p, up).mean() == pytest.approx(metrics.log_loss(up, p, labels=[0, 1]))
-    said = scores.score(p, up, p, up, None)
+    said = scores.of(scores.Paired(p, up, p, up))
     assert said.brier == pytest.approx(metrics.brier_score_loss(up, p))
     assert said.accuracy == pytest.approx(metrics.accuracy_score(up > 0.5, p > 0.5))
     if 0 < up.sum() < len(up):
@@ -45,7 +45,7 @@ def test_one_wrong_certainty_is_no_infinite_loss() -> None:
 
 
 def test_a_score_without_meaning_is_none() -> None:
-    said = scores.score(np.full(5, 0.5), np.ones(5), np.zeros(5), np.ones(5), None)
+    said = scores.of(scores.Paired(np.full(5, 0.5), np.ones(5), np.zeros(5), np.ones(5)))
     assert said.auc is None
     assert said.ic is None
     assert said.coverage_90 is None

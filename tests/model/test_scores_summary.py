@@ -178,14 +178,3 @@ def test_a_spread_that_is_small_beside_its_mean_is_still_seen() -> None:
     paired = made(300, 6)
     far = Paired(paired.p, paired.up, 5 + paired.expected * 1e-6, 5 + paired.realised * 1e-6)
     assert scores.of(far).ic == pytest.approx(scores.of(paired).ic, abs=1e-6)
-
-
-def test_the_short_form_says_the_same() -> None:
-    paired = made(1_200, 7)
-    assert paired.low is not None
-    assert paired.high is not None
-    inside = (paired.realised >= paired.low) & (paired.realised <= paired.high)
-    short = scores.score(paired.p, paired.up, paired.expected, paired.realised, inside).document()
-    whole = scores.of(paired).document()
-    assert short.pop("coverage_90") == pytest.approx(whole.pop("coverage_90"))
-    assert {name for name in whole if short[name] != whole[name]} == OF_INTERVALS - {"coverage_90"}
