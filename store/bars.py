@@ -86,7 +86,8 @@ def add(engine: Engine, market: Market, frame: pl.DataFrame, now: datetime) -> I
                 (known & ~same).sum().alias("corrected"),
             ).row(0)
             _insert(conn, row.id, judged.filter(~same), now)
-            _count_in(conn, row.id, counts[0])
+            if counts[0] or counts[2]:
+                _count_in(conn, row.id, counts[0])
         added, repeated, corrected = added + counts[0], repeated + counts[1], corrected + counts[2]
     refused = pl.concat(overlapping)
     if len(refused):
@@ -165,9 +166,8 @@ def _insert(conn: Connection, market_id: int, rows: pl.DataFrame, now: datetime)
 
 
 def _count_in(conn: Connection, market_id: int, added: int) -> None:
-    if added:
-        counted = update(markets).where(markets.c.id == market_id)
-        conn.execute(counted.values(bars=markets.c.bars + added))
+    counted = update(markets).where(markets.c.id == market_id)
+    conn.execute(counted.values(bars=markets.c.bars + added, changes=markets.c.changes + 1))
 
 
 def read(

@@ -4,12 +4,14 @@ SQLite runs with WAL, foreign keys, a busy timeout and `synchronous=FULL`. A wri
 transaction that turns into a write fails at once in spite of the timeout.
 """
 
+import itertools
 import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from alembic import command
 from alembic.config import Config
@@ -41,6 +43,12 @@ CONNECT_TIMEOUT_SECONDS = 10  # PostgreSQL: how long an address may stay silent
 # Names of PostgreSQL's advisory locks: one critical section each. SQLite has one writer at a time anyway.
 UPGRADE_LOCK = 0x6261_7270_0001
 JOBS_LOCK = 0x6261_7270_0002
+
+# Where PostgreSQL tells whoever listens that something was committed.
+CHANNEL = "barprop"
+# A number of this process's newest commit, by engine: another one after each, whichever thread committed.
+_numbers = itertools.count(1)
+_commits: WeakKeyDictionary[Engine, int] = WeakKeyDictionary()
 
 _FORMS = "sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME"
 
@@ -134,7 +142,15 @@ def write(engine: Engine) -> Iterator[Connection]:
     with _reached(engine), engine.connect() as connection:
         connection = connection.execution_options(writes=True)
         with connection.begin():
+            if engine.dialect.name == "postgresql":
+                connection.exec_driver_sql(f"NOTIFY {CHANNEL}")  # heard once this has committed
             yield connection
+    _commits[engine] = next(_numbers)
+
+
+def newest_commit(engine: Engine) -> int:
+    """A number that is another one after each commit of this process to that database."""
+    return _commits.get(engine, 0)
 
 
 def alone(connection: Connection, lock: int) -> None:

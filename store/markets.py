@@ -46,7 +46,7 @@ def ensure(conn: Connection, market: Market, now: datetime) -> MarketRow:
     if row is None:
         insert = postgresql.insert if conn.dialect.name == "postgresql" else sqlite.insert
         made = insert(markets).values(
-            symbol=market.symbol, timeframe=market.timeframe, paused=False, created_at=now, bars=0
+            symbol=market.symbol, timeframe=market.timeframe, paused=False, created_at=now, bars=0, changes=0
         )
         conn.execute(made.on_conflict_do_nothing())
         row = conn.execute(held).one()
@@ -62,6 +62,18 @@ def all(conn: Connection) -> list[MarketRow]:
 def set_paused(conn: Connection, market_id: int, paused: bool) -> None:
     """Pauses a market, or lets it go on: a paused one gets no scheduled work and no predictions."""
     conn.execute(update(markets).where(markets.c.id == market_id).values(paused=paused))
+    note_change(conn, market_id)
+
+
+def note_change(conn: Connection, market_id: int) -> None:
+    """Moves the mark of a market: what is answered for it may be another from here on."""
+    conn.execute(update(markets).where(markets.c.id == market_id).values(changes=markets.c.changes + 1))
+
+
+def marks(conn: Connection) -> dict[Market, int]:
+    """The mark of each market. As long as it stands, so does all that an answer was made of."""
+    rows = conn.execute(select(markets.c.symbol, markets.c.timeframe, markets.c.changes))
+    return {Market(symbol, length): changes for symbol, length, changes in rows}
 
 
 def _select(market: Market) -> Select[Any]:

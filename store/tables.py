@@ -1,7 +1,7 @@
 """Every table. Times are microseconds since 1970 UTC in a BIGINT: exact, sortable, the same in SQLite and PostgreSQL.
 
 Rows are appended; what changes in place is a job's state, a ledger row's outcome, a schedule, a market's pause and
-its count of bars, a key's last use, and the clock of a demo. An id names one thing for ever: `sqlite_autoincrement`
+its counts of bars and changes, a key's last use, and the clock of a demo. An id names one thing for ever: `sqlite_autoincrement`
 keeps SQLite from giving a deleted row's id to the next one.
 """
 
@@ -81,6 +81,8 @@ markets = Table(
     Column("paused", Boolean, nullable=False, default=False),
     Column("created_at", Moment, nullable=False),
     Column("bars", BigInteger, nullable=False, default=0),  # how many it has, revisions not counted
+    # moves with all that may change what is answered: its bars, its promotions, its pause
+    Column("changes", BigInteger, nullable=False, default=0, server_default="0"),
     UniqueConstraint("symbol", "timeframe"),
     sqlite_autoincrement=True,
 )
@@ -291,6 +293,10 @@ predictions = Table(
     Column("log_temperature", Double),  # how far calibration had moved, as model.recalibration has it
     Column("certainty", Double),
     Column("log_width", Double),
+    Column("position", Double),  # to hold, as a share of the capital
+    Column(
+        "pays_up_to_bps", Double
+    ),  # the round trip's cost from which on that no longer pays; null: nothing is held
     Column("served_at", Moment, nullable=False),
     Column("up", Boolean),  # the outcome, once known
     Column("return", Double),
@@ -316,6 +322,34 @@ api_keys = Table(
     Column("expires_at", Moment),
     Column("last_used_at", Moment),
     Column("revoked_at", Moment),
+)
+
+# Who changed what. Rows are appended in the transaction of the change itself.
+audit = Table(
+    "audit",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("at", Moment, nullable=False),
+    Column("actor", String(64), nullable=False),  # a key's prefix, "loopback", or "command line"
+    Column("action", String(64), nullable=False),
+    Column("target", String(128), nullable=False),
+    Column("detail", Document, nullable=False),
+    Column("request_id", String(64)),
+    sqlite_autoincrement=True,
+)
+
+# Requests that named themselves: asked again, each is answered by what it was answered before.
+idempotency_keys = Table(
+    "idempotency_keys",
+    metadata,
+    Column("actor", String(64), primary_key=True),
+    Column("key", String(255), primary_key=True),
+    Column("request_sha256", String(64), nullable=False),  # of the method, the path and the body
+    Column("created_at", Moment, nullable=False),
+    Column("status", Integer),  # null: under way
+    Column("headers", Document),
+    Column("body", LargeBinary),
+    Index(None, "created_at"),
 )
 
 # A demo's clock, read by service and worker alike; without a row the time is the machine's.

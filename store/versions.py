@@ -13,6 +13,7 @@ from sqlalchemy import Connection, Row, Select, case, func, select
 
 import model.bars
 import store.bars
+import store.markets
 from model.artifact import Packed
 from model.bars import Market, iso
 from model.errors import NotFound
@@ -161,6 +162,7 @@ def record(
             effective_from=effective_from,
         )
     )
+    store.markets.note_change(conn, market_id)
 
 
 def champion(conn: Connection, market_id: int, as_of: datetime | None = None) -> int | None:
