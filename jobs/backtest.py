@@ -73,11 +73,11 @@ def run(
         config,
         policy,
         result,
-        settings.backtest.baselines,
+        params.get("baselines", settings.backtest.baselines),
         lambda done: progress(WALK + done * (BASELINES - WALK)),
     )
     trading, costs, latency = (
-        settings.portfolio.chosen(),
+        settings.portfolio.chosen(params.get("policy")),
         settings.backtest.costs(),
         settings.backtest.latency_bars,
     )

@@ -5,6 +5,7 @@ thread beside the work, and writes how the work ended. It ends at once when it i
 or when the worker that started it is gone; what it had not committed by then never was.
 """
 
+import contextvars
 import logging
 import multiprocessing
 import os
@@ -31,6 +32,7 @@ import store.jobs
 from jobs import processes
 from model.errors import BadInput, BarpropError, Unreachable
 from model.features import user
+from store import context
 from store.database import Engine
 from store.jobs import Job, Keep
 from store.settings import Settings
@@ -43,6 +45,7 @@ Run = Callable[[Engine, Job, Settings, Callable[[], datetime], Callable[[float],
 KINDS: dict[str, Run] = {
     "ingest": jobs.ingest.run,
     "fetch": jobs.fetch.run,
+    "backfill": jobs.fetch.past,
     "retrain": jobs.retrain.run,
     "backtest": jobs.backtest.run,
     "tune": jobs.tune.run,
@@ -91,7 +94,12 @@ class Heartbeat:
         self._told_to_end = told_to_end
         self._progress = 0.0
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._beat, name=f"heartbeat-{job.id}", daemon=True)
+        self._thread = threading.Thread(
+            target=contextvars.copy_context().run,  # what it logs is of this job too
+            args=(self._beat,),
+            name=f"heartbeat-{job.id}",
+            daemon=True,
+        )
 
     def progress(self, done: float) -> None:
         """Takes how much of the work is done, 0 to 1."""
@@ -139,6 +147,7 @@ def perform(
     `watch` sees the progress too, 0 to 1. KeyboardInterrupt, from a terminal or from `told_to_end`, leaves the
     job cancelled.
     """
+    worked_for = context.job_id.set(job.id)
     heart = Heartbeat(engine, job, settings, told_to_end)
 
     def progress(done: float) -> None:
@@ -160,6 +169,8 @@ def perform(
         with store.database.write(engine) as conn:
             store.jobs.fail(conn, job.id, _owner(job), machine_now(), one_line(error))
         raise
+    finally:
+        context.job_id.reset(worked_for)
 
 
 def finish(engine: Engine, job: Job, keep: Keep) -> dict[str, Any]:
@@ -204,7 +215,7 @@ def _child(job: Job, settings: Settings, proven: str) -> None:
     """The whole life of a job's process. It ends with 0 where the job's row says how the work went."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # a terminal signals the whole group: the worker decides
-    jobs.logs.to_stderr(settings.log.level)
+    jobs.logs.to_stderr(settings.log)
     processes.end_with_parent()
     engine = store.database.connect(settings.database.url)
 

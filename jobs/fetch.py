@@ -21,7 +21,7 @@ import store.markets
 from jobs.sources import exchanges
 from jobs.sources.exchanges import Exchange
 from model.bars import Market, Rejection, iso
-from model.errors import BadBars, BarpropError
+from model.errors import BadBars, BadInput, BarpropError
 from store.bars import IngestReport
 from store.database import Connection, Engine
 from store.jobs import Job, Keep
@@ -67,6 +67,35 @@ def backfill(
         kept = 0 if row is None else store.bars.count(conn, row.id)
         opens = _opens(conn, market, kept)
     return _bring(engine, market, exchange, symbol, missing(opens, since, until, market.timeframe), progress)
+
+
+def past(
+    engine: Engine,
+    job: Job,
+    settings: Settings,
+    clock: Callable[[], datetime],
+    progress: Callable[[float], None],
+) -> Keep:
+    """Brings what is missing of the job's market, from its `since` to its `until` or now: the ingest document.
+
+    Raises as `backfill` does, and BadInput for a market without a source.
+    """
+    assert job.market is not None
+    source = next((source for source in settings.sources.markets if source.market == job.market), None)
+    if source is None:
+        raise BadInput(f"{job.market} has no source in the settings of this worker (sources.markets)")
+    exchange = connect(settings, source.exchange, clock)
+    since, until = (job.params.get(name) for name in ("since", "until"))
+    report = backfill(
+        engine,
+        job.market,
+        exchange,
+        source.exchange_symbol,
+        datetime.fromisoformat(str(since)),
+        None if until is None else datetime.fromisoformat(until),
+        progress,
+    )
+    return lambda conn: report
 
 
 def run(

@@ -16,7 +16,7 @@ from jobs.sources import files
 from jobs.sources.files import Stamp
 from model.bars import Market
 from model.errors import BadBars, BadInput
-from store.bars import IngestReport
+from store.bars import IngestReport, Noted
 from store.database import Engine
 from store.jobs import Job, Keep
 from store.settings import Settings
@@ -37,8 +37,10 @@ def ingest_file(
     tz: str = "UTC",
     stamp: Stamp = "open",
     columns: Mapping[str, str] | None = None,
+    noted: Noted | None = None,
 ) -> IngestReport:
-    """Keeps the bars of a file that are sound and closed by `now`; see `jobs.sources.files.load` for the rest.
+    """Keeps the bars of a file that are sound and closed by `now`; see `jobs.sources.files.load` and `store.bars.add` for
+    the rest.
 
     Raises BadBars for a file without one such bar, and for one that says itself that its bars are of another
     market; nothing of it is stored then.
@@ -53,7 +55,7 @@ def ingest_file(
             "if these bars are meant, leave that column out with --columns symbol="
         )
     try:
-        return store.bars.add(engine, market, found.rows, now)
+        return store.bars.add(engine, market, found.rows, now, noted)
     except BadBars as error:
         raise BadBars(f"{path.name}: {error}") from error
 

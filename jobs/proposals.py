@@ -3,7 +3,7 @@
 from collections.abc import Generator
 from typing import Any
 
-from model.errors import BadInput
+from model import extras
 from model.tuning import Point, Space, Steps
 
 DIGITS = 3  # of a number that is tried: more would say nothing
@@ -16,9 +16,7 @@ def need() -> Any:
     try:
         import optuna
     except ModuleNotFoundError as error:
-        raise BadInput(
-            f"the package {error.name} is not there: pip install '.[tune]' in Barprop's folder"
-        ) from error
+        raise extras.missing(error.name, "tune") from error
     return optuna
 
 

@@ -11,7 +11,7 @@ import secrets
 import socket
 import threading
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 
 from apscheduler.schedulers.background import BackgroundScheduler
@@ -19,6 +19,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 import store.database
 import store.jobs
 import store.schedules
+import store.workers
 from jobs import executors, schedule
 from jobs.executors import Child, machine_now, one_line
 from model.errors import Unreachable
@@ -63,6 +64,8 @@ class Worker:
         self._children: list[Child] = []
         self._refused: list[str] = []  # schedules that could not be followed, as was said
         self._faulty: dict[str, str | None] = {}  # what each schedule's last firing died of
+        self._fired: set[str] = set()  # schedules that fired well since they were last told of
+        self._due: dict[str, datetime] = {}  # when each that is followed is to fire next, as was told
         self._look_at = machine_now()
         self._faults = 0  # in a row
         self._away = False  # the database, as far as was said
@@ -83,6 +86,7 @@ class Worker:
         for child in self._children:
             self._tries(partial(self._hand_back, child.job))
         self._children.clear()
+        self._tries(self._leave)
 
     def fire(self, row: Schedule) -> None:
         """What a schedule's firing does; a fault is said in one line, once while it stays, and ends nothing."""
@@ -96,6 +100,8 @@ class Worker:
             fault = one_line(error)
             if fault != self._faulty.get(row.kind):
                 log.error("schedule %s: %s", row.kind, fault)
+        else:
+            self._fired.add(row.kind)
         self._faulty[row.kind] = fault
 
     def _tries(self, step: Callable[[], None]) -> bool:
@@ -135,6 +141,21 @@ class Worker:
             if line not in self._refused:
                 log.error("%s", line)
         self._refused = refused
+        self._tell(machine_now())
+
+    def _tell(self, now: datetime) -> None:
+        """Says in the database that this worker lives, and when the schedules that fired are to fire next."""
+        fired, self._fired = self._fired, set()
+        next_times = {planned.id: planned.next_run_time for planned in self._scheduler.get_jobs()}
+        due = {kind: at for kind, at in next_times.items() if kind in fired or kind not in self._due}
+        with store.database.write(self._engine) as conn:
+            store.workers.beat(conn, self.owner, now)
+            store.schedules.note_due(conn, due)
+        self._due = {kind: due.get(kind) or self._due[kind] for kind in next_times}
+
+    def _leave(self) -> None:
+        with store.database.write(self._engine) as conn:
+            store.workers.leave(conn, self.owner)
 
     def _settle(self) -> None:
         """Forgets the children that have ended; a death that its job's row does not tell is written there."""

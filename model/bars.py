@@ -6,9 +6,11 @@ A bar is named by its open time `ts`; it is known at its close, `ts + timeframe`
 
 import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -16,6 +18,8 @@ from numpy.typing import NDArray
 
 from model.errors import BadBars, BadInput
 
+Int64 = NDArray[np.int64]
+Float64 = NDArray[np.float64]
 Bars = pl.DataFrame  # BAR_SCHEMA, sorted by ts, closed bars only
 
 TS = pl.Datetime("us", "UTC")
@@ -32,6 +36,8 @@ WEEK = timedelta(weeks=1) // timedelta(microseconds=1)
 # A session's end moves by so much in UTC when clocks change.
 CLOCK_CHANGE = timedelta(hours=1) // timedelta(microseconds=1)
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
 _SYMBOL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,31}")
 _TIMEFRAME = re.compile(r"([1-9][0-9]{0,3})([smhdwM])")
 _UNIT = {
@@ -114,16 +120,44 @@ class Rejection:
     first: datetime | None
 
 
-# Row rules in the order in which they are asked; a row is counted under the first that it breaks.
-_HIGHEST = pl.max_horizontal("open", "low", "close")
-_LOWEST = pl.min_horizontal("open", "high", "close")
-_RULES: dict[str, pl.Expr] = {
-    "no_time": pl.col("ts").is_null(),
-    "not_finite": pl.any_horizontal(~pl.col(c).is_finite().fill_null(False) for c in (*PRICES, "volume")),
-    "not_positive": pl.any_horizontal(pl.col(c) <= 0 for c in PRICES) | (pl.col("volume") < 0),
-    "high_low_contradiction": (pl.col("high") < _HIGHEST * (1 - OHLC_TOLERANCE))
-    | (pl.col("low") > _LOWEST * (1 + OHLC_TOLERANCE)),
+class _Rows(NamedTuple):
+    """Bars as they come, (n,) each; a missing number is NaN, a missing time `NO_TIME`."""
+
+    opened: Int64  # microseconds
+    closed: Int64
+    open: Float64
+    high: Float64
+    low: Float64
+    close: Float64
+    volume: Float64
+
+
+NO_TIME = np.iinfo(np.int64).min
+
+# Row rules in the order in which they are asked, each with the moment until which bars may be known; a row is counted
+# under the first that it breaks.
+_RULES: dict[str, Callable[[_Rows, int], NDArray[np.bool_]]] = {
+    "no_time": lambda rows, now: rows.opened == NO_TIME,
+    "not_finite": lambda rows, now: ~np.logical_and.reduce([np.isfinite(each) for each in rows[2:]]),
+    "not_positive": lambda rows, now: (np.minimum.reduce(rows[2:6]) <= 0) | (rows.volume < 0),
+    "high_low_contradiction": lambda rows, now: (
+        (rows.high < np.maximum.reduce((rows.open, rows.low, rows.close)) * (1 - OHLC_TOLERANCE))
+        | (rows.low > np.minimum.reduce((rows.open, rows.high, rows.close)) * (1 + OHLC_TOLERANCE))
+    ),
+    "future": lambda rows, now: rows.opened > now,
+    "unclosed": lambda rows, now: rows.closed > now,
 }
+
+
+def _rows(frame: pl.DataFrame, frame_timeframe: Timeframe) -> _Rows:
+    ts = frame["ts"].dt.epoch("us")
+    opened = (ts.fill_null(NO_TIME) if ts.null_count() else ts).to_numpy()
+    if frame_timeframe.every.endswith("mo"):
+        closes = frame.select(frame_timeframe.closes(pl.col("ts")).dt.epoch("us").fill_null(0)).to_series()
+        closed = closes.to_numpy()
+    else:
+        closed = opened + frame_timeframe.length // _MICROSECOND
+    return _Rows(opened, closed, *(frame[name].to_numpy() for name in (*PRICES, "volume")))
 
 
 def check(
@@ -135,13 +169,16 @@ def check(
     (`conflicting_duplicate`), since nobody can tell which is right; of bars that `overlap` those stay whose
     place in the timeframe is the more usual one. Raises BadBars where the rows as a whole do not fit the timeframe.
     """
-    closed_at = frame_timeframe.closes(pl.col("ts"))
-    rules = {**_RULES, "future": pl.col("ts") > now, "unclosed": closed_at > now}
-    reason = pl.coalesce(
-        *(pl.when(broken).then(pl.lit(name)) for name, broken in rules.items()),
-        pl.lit(None, dtype=pl.String),
-    )
-    judged = frame.with_columns(reason=reason)
+    rows = _rows(frame, frame_timeframe)
+    until = (utc(now) - _EPOCH) // _MICROSECOND
+    broken = {name: breaks(rows, until) for name, breaks in _RULES.items()}
+    first = np.select([*broken.values()], np.arange(1, len(broken) + 1))
+    steps = np.diff(rows.opened)
+    if not first.any() and (2 * steps >= frame_timeframe.length // _MICROSECOND).all():  # nearly always so
+        _fits(frame, frame_timeframe)
+        return frame, ()
+    names = pl.Series("reason", [None, *broken], pl.String)
+    judged = frame.with_columns(names.gather(pl.Series(first)))
     sound = judged.filter(pl.col("reason").is_null()).drop("reason").sort("ts")
     bars, conflicting = _told_apart(sound)
     _fits(bars, frame_timeframe)
@@ -227,7 +264,8 @@ def overlap(ts: NDArray[np.int64], kept: NDArray[np.int64], bars_timeframe: Time
 
 def gaps(bars: Bars, bars_timeframe: Timeframe) -> int:
     """How many steps between neighbouring bars are longer than 1.5 timeframes."""
-    return int((bars["ts"].diff() > 1.5 * bars_timeframe.length).sum())
+    steps = np.diff(bars["ts"].dt.epoch("us").to_numpy())
+    return int(np.count_nonzero(steps > 1.5 * (bars_timeframe.length // _MICROSECOND)))
 
 
 def utc(moment: datetime) -> datetime:
@@ -248,15 +286,15 @@ def stale_from(opens: pl.Series, bars_timeframe: Timeframe, after_timeframes: fl
     times from this place in the week is a usual one, and a next close as far away as the longest of them is not late.
     A weekend excuses nothing on a Wednesday.
     """
-    length = bars_timeframe.length
-    steps = pl.DataFrame(
-        {
-            "apart": opens.dt.epoch("us") - opens.dt.epoch("us")[-1],
-            "step": (opens.diff().shift(-1) / length).round().cast(pl.Int64),
-        }
-    ).drop_nulls()
-    around = pl.col("apart") % WEEK
-    here = steps.filter(pl.min_horizontal(around, WEEK - around) <= CLOCK_CHANGE)
-    often = here["step"].value_counts(name="times").filter(pl.col("times") >= HABIT)
-    usual: int = max([1, *often["step"]])
-    return bars_timeframe.close_of(opens[-1]) + (usual + after_timeframes - 1) * length
+    ts = opens.dt.epoch("us").to_numpy()
+    apart = (ts[:-1] - ts[-1]) % WEEK
+    here = np.minimum(apart, WEEK - apart) <= CLOCK_CHANGE
+    length = bars_timeframe.length // timedelta(microseconds=1)
+    steps, times = np.unique(_in_whole(np.diff(ts)[here], length), return_counts=True)
+    usual = int(steps[times >= HABIT].max(initial=1))
+    return bars_timeframe.close_of(opens[-1]) + (usual + after_timeframes - 1) * bars_timeframe.length
+
+
+def _in_whole(steps: NDArray[np.int64], length: int) -> NDArray[np.int64]:
+    """Steps (n,) in whole timeframes of that length."""
+    return np.rint(steps / length).astype(np.int64)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from model import dataset
+from model import dataset, extras
 from model.dataset import Dataset
 from model.errors import BadInput
 from model.network.losses import cross_entropy
@@ -165,9 +165,7 @@ def lightgbm(learn: Dataset, weight: NDArray[np.floating], rows: Dataset) -> Ans
     try:
         import lightgbm as lgb
     except ModuleNotFoundError as error:
-        raise BadInput(
-            f"the package {error.name} is not there: pip install '.[baselines]' in Barprop's folder"
-        ) from error
+        raise extras.missing(error.name, "baselines") from error
     except OSError as error:  # its OpenMP library is the system's
         raise BadInput(f"LightGBM cannot be loaded: {error}") from error
 

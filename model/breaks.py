@@ -156,15 +156,25 @@ def _gaps(ts: Int64, timeframe: Timeframe) -> Int64:
     return missing
 
 
+_MOVE = pl.col("close").log().diff().alias("r")
+_USUAL = (
+    pl.when(pl.col("r") != 0)
+    .then(pl.col("r").abs())
+    .rolling_median(LONG_WINDOW, min_samples=LEAST_MOVES)
+    .shift(1)
+    / MEDIAN_OF_NORMAL
+).alias("usual")
+
+
 def _jumps(close: pl.Series, jump_z: float) -> Float64:
     """The log return into each bar, where it is more than `jump_z` robust standard deviations of those before it.
 
     Bars that did not move tell nothing: in a market of seconds they are the most, and any move would be a jump.
     """
-    r = close.log().diff()
-    moves = r.abs().set(r == 0, None)
-    usual = moves.rolling_median(LONG_WINDOW, min_samples=LEAST_MOVES).shift(1) / MEDIAN_OF_NORMAL
-    far = r.abs() > jump_z * usual.fill_null(UNTOLD).clip(lower_bound=LEAST_VOLATILITY)
-    jumps: Float64 = np.where(far.fill_null(False).to_numpy(), r.fill_null(0.0).to_numpy(), 0.0)
+    moved = close.to_frame("close").select_seq(_MOVE).with_columns_seq(_USUAL)
+    far = pl.col("r").abs() > jump_z * pl.col("usual").fill_null(UNTOLD).clip(lower_bound=LEAST_VOLATILITY)
+    jumps: Float64 = moved.select_seq(pl.when(far).then("r").otherwise(0.0).fill_null(0.0))["r"].to_numpy(
+        writable=True
+    )
     jumps[:SETTLED] = 0.0
     return jumps

@@ -5,7 +5,8 @@
      │    ├── BadBars      bars or a file of bars that cannot be understood
      │    └── BadArtifact  stored weights that are damaged, of an unknown version, or not finite
      ├── NotFound          no such market, version, job …
-     ├── Busy              somebody else holds the market, or a queue is full
+     ├── Busy              somebody else holds the market
+     │    └── QueueFull    as many jobs wait as may
      ├── TrainingFailed    a training that cannot give a usable network, and why
      ├── BrokenEvaluation  a forecaster whose scores are known beforehand scored otherwise
      ├── SeenRows          a version was to be judged on rows that it has learned from
@@ -37,6 +38,10 @@ class NotFound(BarpropError):
 
 class Busy(BarpropError):
     """Somebody else holds what is asked for."""
+
+
+class QueueFull(Busy):
+    """As many jobs wait as may; what was asked for was not queued."""
 
 
 class TrainingFailed(BarpropError):

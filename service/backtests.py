@@ -1,6 +1,6 @@
 """Ask for walk-forward backtests and read what they found."""
 
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from fastapi import APIRouter, Path, Response
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -8,8 +8,21 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 import store.backtests
 import store.database
 import store.markets
+from model import extras
 from service import jobs, problems
-from service.deps import AnyMarket, Cursor, EngineDep, Ident, Limit, MarketBody, MarketDocument, Page, page
+from service.deps import (
+    Actor,
+    AnyMarket,
+    Cursor,
+    EngineDep,
+    Ident,
+    Limit,
+    MarketBody,
+    MarketDocument,
+    Page,
+    SettingsDep,
+    page,
+)
 
 
 class BacktestAsk(MarketBody):
@@ -28,6 +41,13 @@ class BacktestAsk(MarketBody):
     warm: bool | None = Field(None, description="Go on from the champion's weights at each training.")
     members: int | None = Field(None, ge=1, le=64, description="Networks whose mean answers.")
     horizon: int | None = Field(None, ge=1, le=10_000, description="Bars ahead that are predicted.")
+    policy: Literal["cost_aware", "sign", "threshold", "kelly", "volatility"] | None = Field(
+        None, description="How a forecast becomes a position."
+    )
+    baselines: list[Literal["base_rate", "no_change", "logistic", "lightgbm"]] | None = Field(
+        None, min_length=1, max_length=4, description="What it is compared with; the base rate always."
+    )
+    resume: bool | None = Field(None, description="Go on where the same backtest was interrupted.")
 
     @model_validator(mode="after")
     def _one_kind_of_window(self) -> Self:
@@ -71,11 +91,15 @@ router = APIRouter(prefix="/v1/backtests", tags=["backtests"])
     "",
     status_code=202,
     response_model=jobs.JobDocument,
-    responses=problems.responses("malformed", "not-found", "invalid-request", "bad-input", "unreachable"),
+    responses=jobs.REFUSALS,
 )
-def ask(body: BacktestAsk, engine: EngineDep, response: Response) -> dict[str, Any]:
+def ask(
+    body: BacktestAsk, engine: EngineDep, settings: SettingsDep, actor: Actor, response: Response
+) -> dict[str, Any]:
     """Asks for a backtest; an equal one that still waits is given instead of a second one."""
-    return jobs.ask(engine, "backtest", body, response)
+    if "lightgbm" in (body.baselines or settings.backtest.baselines):
+        extras.need("lightgbm", "baselines")
+    return jobs.ask(engine, settings, "backtest", body, actor, response)
 
 
 @router.get(

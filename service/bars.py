@@ -3,10 +3,11 @@
 from typing import Any
 
 import polars as pl
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 import model.bars
+import store.audit
 import store.bars
 import store.database
 import store.markets
@@ -14,6 +15,7 @@ from model.bars import BAR_SCHEMA, iso
 from model.errors import BadInput
 from service import problems
 from service.deps import (
+    Actor,
     Body,
     ClockDep,
     EngineDep,
@@ -23,7 +25,9 @@ from service.deps import (
     OneMarket,
     SettingsDep,
     Time,
+    machine_now,
 )
+from store.database import Connection
 
 BAR: dict[str, JsonValue] = {
     "ts": "2024-06-30T23:00:00Z",
@@ -97,6 +101,15 @@ class BarPage(BaseModel):
     next: str | None
 
 
+def frame(given: list[Bar], most: int) -> pl.DataFrame:
+    """The bars of a request as a frame (BAR_SCHEMA). Raises BadInput where there are too many."""
+    if len(given) > most:
+        raise BadInput(f"{len(given)} bars in one request; at most {most}")
+    return pl.DataFrame(
+        {name: [getattr(bar, name) for bar in given] for name in BAR_SCHEMA}, schema=BAR_SCHEMA
+    )
+
+
 router = APIRouter(prefix="/v1", tags=["bars"])
 
 
@@ -107,18 +120,27 @@ router = APIRouter(prefix="/v1", tags=["bars"])
         "malformed", "too-large", "invalid-request", "bad-bars", "bad-input", "unreachable"
     ),
 )
-def push(body: Push, engine: EngineDep, clock: ClockDep, settings: SettingsDep) -> dict[str, Any]:
+def push(
+    body: Push,
+    engine: EngineDep,
+    clock: ClockDep,
+    settings: SettingsDep,
+    actor: Actor,
+    request: Request,
+) -> dict[str, Any]:
     """Keeps closed bars; a first push makes the market, and pushing the same again changes nothing.
 
     Bars that break a rule are rejected and counted; a call without one acceptable bar is refused and says why.
     """
-    most = settings.service.max_bars_per_request
-    if len(body.bars) > most:
-        raise BadInput(f"{len(body.bars)} bars in one request; at most {most}")
-    frame = pl.DataFrame(
-        {name: [getattr(bar, name) for bar in body.bars] for name in BAR_SCHEMA}, schema=BAR_SCHEMA
-    )
-    return store.bars.add(engine, body.market(), frame, clock()).document()
+    given = frame(body.bars, settings.service.max_bars_per_request)
+    market = body.market()
+
+    def noted(conn: Connection, counts: dict[str, int]) -> None:
+        store.audit.note(conn, actor, "bars.push", str(market), counts, machine_now())
+
+    report = store.bars.add(engine, market, given, clock(), noted)
+    request.app.state.broadcaster.stir()
+    return report.document()
 
 
 @router.get(

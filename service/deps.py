@@ -1,4 +1,4 @@
-"""What routes are given: the engine, the settings, the clock, the loaded predictors, a market, a page of a list.
+"""What routes are given: the engine, the settings, the clock, the Signals in memory, a market, a page of a list.
 
 The getters are `async` because they only read an attribute: a plain `def` would cost a thread each.
 """
@@ -13,12 +13,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 import model.bars
 from model.bars import Market
 from model.errors import BadInput
-from model.predictor import Predictor
+from service.answers import Answers
 from store.database import Engine
 from store.settings import Settings
 
 Clock = Callable[[], datetime]
-Predictors = dict[int, Predictor]  # by version; a version never changes, so a loaded one is never stale
 
 
 def machine_now() -> datetime:
@@ -39,14 +38,19 @@ async def _clock(request: Request) -> Clock:
     return request.app.state.clock  # type: ignore[no-any-return]
 
 
-async def _predictors(request: Request) -> Predictors:
-    return request.app.state.predictors  # type: ignore[no-any-return]
+async def _answers(request: Request) -> Answers:
+    return request.app.state.answers  # type: ignore[no-any-return]
+
+
+async def _actor(request: Request) -> str:
+    return request.state.actor  # type: ignore[no-any-return]
 
 
 EngineDep = Annotated[Engine, Depends(_engine)]
 SettingsDep = Annotated[Settings, Depends(_settings)]
 ClockDep = Annotated[Clock, Depends(_clock)]
-PredictorsDep = Annotated[Predictors, Depends(_predictors)]
+AnswersDep = Annotated[Answers, Depends(_answers)]
+Actor = Annotated[str, Depends(_actor)]  # a key's prefix, or "loopback": see service.security
 
 
 def _utc(moment: datetime) -> datetime:

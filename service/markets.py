@@ -6,12 +6,13 @@ from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 import model.bars
+import store.audit
 import store.breaks
 import store.database
 import store.markets
 import store.versions
 from service import overview, problems
-from service.deps import ClockDep, EngineDep, MarketDocument, Page, SettingsDep
+from service.deps import Actor, ClockDep, EngineDep, MarketDocument, Page, SettingsDep, machine_now
 from service.versions import VersionDocument
 
 MARKET: dict[str, JsonValue] = {
@@ -74,10 +75,11 @@ def breaks(symbol: str, timeframe: str, engine: EngineDep, settings: SettingsDep
     response_model=VersionDocument,
     responses=problems.responses("not-found", "invalid-request", "bad-input", "unreachable"),
 )
-def rollback(symbol: str, timeframe: str, engine: EngineDep, clock: ClockDep) -> dict[str, Any]:
+def rollback(symbol: str, timeframe: str, engine: EngineDep, clock: ClockDep, actor: Actor) -> dict[str, Any]:
     """The champion before this one serves again, from the next bar on: a bar's first Signal stands."""
     now, market = clock(), model.bars.market(symbol, timeframe)
     with store.database.write(engine) as conn:
         row = store.markets.need(conn, market)
         version = store.versions.rollback(conn, row.id, now, store.versions.takes_effect(conn, row, now))
+        store.audit.note(conn, actor, "version.rollback", str(market), {"version": version}, machine_now())
         return store.versions.document(store.versions.get(conn, version))

@@ -1,22 +1,29 @@
 """Prometheus figures, all named barprop_*. Add a figure of the domain by adding a row to GAUGES.
 
 Requests are counted where they are answered. What the domain has to say is read from the database at scrape, so that
-it is the same whoever is asked and whatever process did the work, and it is kept for 5 s.
+it is the same whoever is asked and whatever process did the work, and it is kept for 5 s. Where several processes
+answer at one address, each counts into files of a folder that PROMETHEUS_MULTIPROC_DIR names (it must be set before
+the library is loaded), and whoever is asked adds them up.
 """
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import Gauge as ProcessGauge
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
+from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from model.errors import Unreachable
 from model.health import VERDICTS
 from service.deps import Clock, machine_now
 from service.overview import MarketState, Overview, View
+
+SHARED_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 
 METHODS = frozenset({"GET", "HEAD", "POST", "DELETE", "PUT", "PATCH", "OPTIONS"})
 BUCKETS_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -68,22 +75,59 @@ class HttpMetrics:
     """Requests by method, route and status, and how long they took."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
+        own = counted_in(registry)
         self._requests = Counter(
-            "barprop_http_requests", "Requests answered.", ["method", "route", "status"], registry=registry
+            "barprop_http_requests", "Requests answered.", ["method", "route", "status"], registry=own
         )
         self._durations = Histogram(
             "barprop_http_request_duration_seconds",
             "Time from a request to the end of its answer.",
             ["method", "route"],
             buckets=BUCKETS_SECONDS,
-            registry=registry,
+            registry=own,
         )
+        # looking a series up by its labels would take longer than counting
+        self._series: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
 
     def observe(self, method: str, route: str, status: int, seconds: float) -> None:
         """Counts one request; `route` is its template, so that ids do not become series. Status 0: no answer."""
-        method = method if method in METHODS else "other"
-        self._requests.labels(method, route, str(status)).inc()
-        self._durations.labels(method, route).observe(seconds)
+        try:
+            requests, durations = self._series[method, route, status]
+        except KeyError:
+            requests, durations = self._labelled(method, route, status)
+        requests.inc()
+        durations.observe(seconds)
+
+    def _labelled(self, method: str, route: str, status: int) -> tuple[Counter, Histogram]:
+        known = method if method in METHODS else "other"
+        series = self._requests.labels(known, route, str(status)), self._durations.labels(known, route)
+        if known == method:  # any other is made up by a client, and there is no end to them
+            self._series[method, route, status] = series
+        return series
+
+
+class StreamMetrics:
+    """Streams that are open, and the events that were sent over them."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        own = counted_in(registry)
+        self.open = ProcessGauge(
+            "barprop_streams_open", "Streams that are open.", registry=own, multiprocess_mode="livesum"
+        )
+        self.events = Counter(
+            "barprop_stream_events", "Events sent over streams, once for each that got it.", registry=own
+        )
+
+
+def counted_in(registry: CollectorRegistry) -> CollectorRegistry | None:
+    """The registry that a figure counted by this process belongs to; None where it is added up over processes."""
+    return None if SHARED_FOLDER in os.environ else registry
+
+
+def add_up(registry: CollectorRegistry) -> None:
+    """Lets a registry tell what all processes counted, where several do."""
+    if SHARED_FOLDER in os.environ:
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
 
 
 class DomainCollector(Collector):
@@ -103,7 +147,7 @@ class DomainCollector(Collector):
         try:
             view, now = self._overview.view(), self._clock().timestamp()
         except Unreachable:
-            view, now = View([], {}, replay=False), 0.0
+            view, now = View([], {}, False, None, {}), 0.0
             reachable.add_metric([], 0)
         else:
             reachable.add_metric([], 1)

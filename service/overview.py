@@ -3,7 +3,7 @@
 import threading
 import time
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import model.bars
@@ -16,9 +16,12 @@ import store.markets
 import store.outcomes
 import store.predictions
 import store.runs
+import store.schedules
 import store.versions
+import store.workers
 from model.bars import Market, iso
 from model.features import HISTORY
+from service.deps import machine_now
 from store.database import Connection, Engine
 from store.figures import Unscored
 from store.jobs import Job
@@ -27,6 +30,8 @@ from store.outcomes import LiveScore
 from store.runs import TrainingRun
 
 KEPT_SECONDS = 5.0
+# A worker looks every few seconds which schedules fired: one that is due for longer than this did not, or failed.
+OVERDUE_AFTER = timedelta(minutes=1)
 
 
 @dataclass(frozen=True)
@@ -79,6 +84,8 @@ class View:
     markets: list[MarketState]
     jobs: dict[tuple[str, str], int]  # by kind and state
     replay: bool  # whether a demo's clock tells the time
+    worker_seen: datetime | None  # when one last gave a sign of life, by the machine's clock
+    overdue: dict[str, datetime]  # kinds of scheduled work, and when each should have been asked for
 
 
 class Overview:
@@ -106,6 +113,8 @@ class Overview:
                 [market_state(conn, row, self._stale_after_timeframes) for row in rows],
                 store.figures.jobs(conn),
                 store.figures.replay(conn) is not None,
+                store.workers.seen(conn),
+                store.schedules.overdue(conn, machine_now() - OVERDUE_AFTER),
             )
 
 

@@ -1,18 +1,25 @@
-"""Ask for a market's Signal, and read the ledger of all that were ever given."""
+"""Ask for Signals: a market's, many markets', of bars in the request; and read the ledger of all that were ever given."""
 
 from typing import Annotated, Any, Literal
 
+import msgspec
 from fastapi import APIRouter
+from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 import model.predictions
 import store.database
 import store.markets
 import store.predictions
+from model.errors import BadInput, NotFound
 from model.predictions import Reason
-from service import problems
+from service import at_hand, bars, problems
+from service.answers import Answers
+from service.bars import Bar
 from service.deps import (
+    AnswersDep,
     AnyMarket,
+    Body,
     ClockDep,
     Cursor,
     EngineDep,
@@ -21,7 +28,6 @@ from service.deps import (
     MarketBody,
     MarketDocument,
     Page,
-    PredictorsDep,
     SettingsDep,
     Time,
     page,
@@ -48,11 +54,13 @@ PREDICTION: dict[str, JsonValue] = {
     "level": 0.9,
     "skill": None,
     "weights": "9f2c4e1b7a3d",
+    "position": 0.0,
+    "pays_up_to_bps": None,
 }
 
 
 class Ask(MarketBody):
-    """Which market's Signal, and of which moment where it is not for now."""
+    """Which market's Signal, of which moment where it is not for now, and of which bars where not of those stored."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"symbol": "ETHUSDT", "timeframe": "1h"}]})
 
@@ -62,6 +70,21 @@ class Ask(MarketBody):
     version: Ident | None = Field(
         None, description="Ask this version instead of today's champion; not written to the ledger."
     )
+    bars: list[Bar] | None = Field(
+        None,
+        min_length=1,
+        description="Answer from these instead of the stored ones, 768 of them always suffice; nothing is stored.",
+    )
+
+
+class AskMany(Body):
+    """Which markets' Signals."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"markets": [{"symbol": "ETHUSDT", "timeframe": "1h"}]}]}
+    )
+
+    markets: list[MarketBody] = Field(min_length=1)
 
 
 class Prediction(BaseModel):
@@ -85,8 +108,20 @@ class Prediction(BaseModel):
         description="What live and held-back evidence says so far; null: too little of it."
     )
     weights: str = Field(description="First 12 digits of the weights' SHA-256.")
+    position: float | None = Field(
+        None,
+        description="To hold by the market's policy, as a share of the capital, after what its Signal before asked for "
+        "(with `at`, `version` or `bars` too); below 0 is short, null: not kept then.",
+    )
+    pays_up_to_bps: float | None = Field(
+        None,
+        description="The round trip's cost from which on that position stops paying; null: nothing is held.",
+    )
     in_sample: bool = Field(
         False, description="With `at` or `version`: whether the version had learned from this bar's outcome."
+    )
+    degraded: bool = Field(
+        False, description="True: from memory, since the database is away; it may be behind."
     )
 
 
@@ -103,6 +138,9 @@ class Abstention(BaseModel):
     detail: str
     in_sample: bool = Field(
         False, description="With `at` or `version`: whether the version had learned from this bar's outcome."
+    )
+    degraded: bool = Field(
+        False, description="True: from memory, since the database is away; it may be behind."
     )
 
 
@@ -136,33 +174,81 @@ class KeptAbstention(Abstention):
 Signal = Annotated[Prediction | Abstention, Field(discriminator="kind")]
 Kept = Annotated[KeptPrediction | KeptAbstention, Field(discriminator="kind")]
 
+
+class Unanswered(BaseModel):
+    """A market of a batch that there is no Signal for, and why."""
+
+    market: MarketDocument
+    problem: problems.Problem
+
+
+class Answered(BaseModel):
+    """The Signals of a batch, in the order in which their markets were named."""
+
+    items: list[Signal | Unanswered]
+
+
 router = APIRouter(prefix="/v1", tags=["predictions"])
+_one = APIRouter(tags=["predictions"], route_class=at_hand.One)
+_many = APIRouter(tags=["predictions"], route_class=at_hand.Batch)
 
 
-@router.post(
+@_one.post(
     "/predict",
     response_model=Signal,
-    response_model_exclude_unset=True,
     responses=problems.responses(
-        "malformed", "not-found", "too-large", "invalid-request", "bad-input", "unreachable"
+        "malformed", "not-found", "too-large", "invalid-request", "bad-input", "bad-bars", "unreachable"
     ),
 )
 def predict(
-    ask: Ask, engine: EngineDep, clock: ClockDep, settings: SettingsDep, predictors: PredictorsDep
-) -> dict[str, Any]:
+    ask: Ask, engine: EngineDep, clock: ClockDep, settings: SettingsDep, answers: AnswersDep
+) -> Response:
     """The market's Signal for its newest closed bar; an abstention is an answer, with its reason.
 
-    The first Signal of a bar stands: asking again gives the same one. It is in the ledger before it is answered.
-    With `at` or `version` the answer is what that version says of that moment, and is not in the ledger.
+    The first Signal of a bar stands: asking again gives the same one, with the same ETag. It is in the ledger before it is
+    answered. With `at`, `version` or `bars` the answer is what that version says of that moment or of these bars, and is
+    not in the ledger.
     """
-    market, now, stale_after = ask.market(), clock(), settings.service.stale_after_timeframes
-    if ask.at is None and ask.version is None:
-        answer = store.predictions.answer(engine, market, now, predictors, stale_after, settings.signals)
-        return model.predictions.document(answer.signal)
-    signal, in_sample = store.predictions.answer_at(
-        engine, market, ask.at, now, predictors, ask.version, stale_after, settings.signals
-    )
-    return {**model.predictions.document(signal), "in_sample": in_sample}
+    market = ask.market()
+    if ask.at is None and ask.version is None and ask.bars is None:
+        return at_hand.response(answers.signal(market))
+    if ask.bars is None:
+        signal, in_sample = store.predictions.answer_at(
+            engine, market, ask.at, clock(), answers.versions, ask.version, answers.terms
+        )
+    else:
+        frame = bars.frame(ask.bars, settings.service.max_bars_per_request)
+        signal, in_sample = store.predictions.answer_bars(
+            engine, market, frame, ask.at, clock(), answers.versions, ask.version, answers.terms
+        )
+    return JSONResponse({**model.predictions.document(signal), "in_sample": in_sample})
+
+
+@_many.post(
+    "/predict/batch",
+    response_model=Answered,
+    responses=problems.responses("malformed", "too-large", "invalid-request", "bad-input", "unreachable"),
+)
+def predict_many(ask: AskMany, settings: SettingsDep, answers: AnswersDep) -> Response:
+    """The Signals of many markets for now, in their order; a market that there is none for has a problem in its place."""
+    most = settings.service.max_batch_markets
+    if len(ask.markets) > most:
+        raise BadInput(f"{len(ask.markets)} markets in one request; at most {most}")
+    return at_hand.together([_item(each, answers) for each in ask.markets])
+
+
+def _item(named: MarketBody, answers: Answers) -> bytes:
+    try:
+        return answers.signal(named.market()).body
+    except (NotFound, BadInput) as error:
+        refusal = problems.of_error(error)
+        assert refusal is not None
+        market = msgspec.json.encode({"symbol": named.symbol, "timeframe": named.timeframe})
+        return b'{"market":%s,"problem":%s}' % (market, bytes(refusal.body))
+
+
+router.include_router(_one)
+router.include_router(_many)
 
 
 @router.get(

@@ -15,7 +15,16 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
-from model.errors import BadArtifact, BadBars, BadInput, BarpropError, Busy, NotFound, Unreachable
+from model.errors import (
+    BadArtifact,
+    BadBars,
+    BadInput,
+    BarpropError,
+    Busy,
+    NotFound,
+    QueueFull,
+    Unreachable,
+)
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = 5
@@ -54,8 +63,16 @@ PROBLEMS: dict[str, Kind] = {
     "method-not-allowed": Kind(
         405, "Wrong method", "This address exists, but not for this method; see `Allow`."
     ),
+    "too-slow": Kind(
+        408, "The body did not arrive", "The limit is the setting `service.body_seconds`; nothing was done."
+    ),
     "busy": Kind(
         409, "Somebody else is at it", "Another job holds what was asked for; ask again when it has ended."
+    ),
+    "idempotency-key-in-use": Kind(
+        409,
+        "The first request of this key is under way",
+        "A request with this `Idempotency-Key` has not been answered yet; ask again after `Retry-After`.",
     ),
     "too-large": Kind(413, "The body is too large", "The limit is the setting `service.max_body_bytes`."),
     "invalid-request": Kind(
@@ -68,6 +85,31 @@ PROBLEMS: dict[str, Kind] = {
     ),
     "bad-bars": Kind(
         422, "The bars cannot be used", "Not one of the bars is acceptable; nothing was stored."
+    ),
+    "idempotency-key-invalid": Kind(
+        422,
+        "The Idempotency-Key cannot be used",
+        "An `Idempotency-Key` is 1 to 255 visible ASCII characters, sent once. Answers that hold a secret are never kept.",
+    ),
+    "idempotency-key-reused": Kind(
+        422,
+        "The Idempotency-Key belongs to another request",
+        "Within 24 hours a key names one request: the same method, address and body. Take a new key for a new one.",
+    ),
+    "queue-full": Kind(
+        429,
+        "Too many jobs wait",
+        "Nothing was queued; ask again after `Retry-After`. The limit is the setting `jobs.max_queued`.",
+    ),
+    "too-many-requests": Kind(
+        429,
+        "Too many requests",
+        "Ask again after `Retry-After`. The limit is the setting `service.requests_per_second`.",
+    ),
+    "too-many-streams": Kind(
+        429,
+        "Too many streams are open",
+        "Close one, or ask again after `Retry-After`. The limits are `service.max_streams` and `service.max_streams_per_key`.",
     ),
     "unexpected": Kind(
         500, "Something went wrong here", "Not foreseen; the service's log has it under the request's ID."
@@ -84,12 +126,19 @@ PROBLEMS: dict[str, Kind] = {
 OF_ERROR: dict[type[BarpropError], str] = {
     NotFound: "not-found",
     Busy: "busy",
+    QueueFull: "queue-full",
     BadArtifact: "damaged-version",
     BadBars: "bad-bars",
     BadInput: "bad-input",
     Unreachable: "unreachable",
 }
-OF_STATUS = {400: "malformed", 404: "not-found", 405: "method-not-allowed", 413: "too-large"}
+OF_STATUS = {
+    400: "malformed",
+    404: "not-found",
+    405: "method-not-allowed",
+    408: "too-slow",
+    413: "too-large",
+}
 
 
 class FieldError(BaseModel):
@@ -133,7 +182,7 @@ def of_error(error: Exception) -> JSONResponse | None:
     name = next((OF_ERROR[kind] for kind in type(error).__mro__ if kind in OF_ERROR), None)
     if name is None:
         return None
-    headers = {"retry-after": str(RETRY_AFTER_SECONDS)} if name == "unreachable" else None
+    headers = {"retry-after": str(RETRY_AFTER_SECONDS)} if name in ("unreachable", "queue-full") else None
     return answer(name, str(error), headers=headers)
 
 
@@ -220,10 +269,11 @@ def responses(*names: str) -> dict[int | str, dict[str, Any]]:
 
 
 def name_media_type(openapi: dict[str, Any]) -> dict[str, Any]:
-    """`openapi` with every error's media type as it is sent; FastAPI writes that of the route's success."""
+    """`openapi` with every problem's media type as it is sent; FastAPI writes that of the route's success."""
     for path in openapi["paths"].values():
         for operation in path.values():
-            for status, response in operation["responses"].items():
-                if status.startswith(("4", "5")) and "content" in response:
-                    response["content"] = {MEDIA_TYPE: next(iter(response["content"].values()))}
+            for response in operation["responses"].values():
+                for content in list(response.get("content", {}).values()):
+                    if content.get("schema", {}).get("$ref", "").endswith("/Problem"):
+                        response["content"] = {MEDIA_TYPE: content}
     return openapi

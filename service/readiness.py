@@ -1,9 +1,10 @@
-"""Does this process live, can it answer, and is what it answers from in order? Add a doubt by adding a row to DOUBTS."""
+"""Does this process live, can it answer, and is what it answers from in order? Add a doubt by adding a row to DOUBTS, or to
+OF_SCHEDULE where it is about no market."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
@@ -11,11 +12,21 @@ from pydantic import BaseModel, ConfigDict, Field
 import store.database
 from model.bars import iso
 from model.errors import Unreachable
-from service.deps import ClockDep, EngineDep, MarketDocument
-from service.overview import MarketState
+from service.deps import ClockDep, EngineDep, MarketDocument, machine_now
+from service.overview import MarketState, View
 
 # The worker scores every few seconds: what waits this long waits for a worker that is not there.
 SCORED_WITHIN = timedelta(minutes=5)
+
+
+# The worker gives a sign of life every few seconds: one that is silent for this long is not there.
+ALIVE_WITHIN = timedelta(seconds=30)
+
+Check = Literal["database", "schema", "champions", "schedule", "staleness"]
+CHECKS: tuple[Check, ...] = get_args(Check)
+Found = Literal[
+    "ok", "degraded", "failed", "unknown"
+]  # unknown: not looked at, since an earlier check failed
 
 
 class Doubt(BaseModel):
@@ -27,12 +38,18 @@ class Doubt(BaseModel):
 
 
 class Readiness(BaseModel):
-    """`ok`, `degraded` (answers, with doubts), or `unready` (cannot answer); each reason is named."""
+    """`ok`, `degraded` (answers, with doubts), or `unready` (cannot answer); each reason is named, and each check says
+    what it found."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"status": "ok", "reasons": []}]})
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"status": "ok", "reasons": [], "checks": dict.fromkeys(CHECKS, "ok")}]
+        }
+    )
 
     status: Literal["ok", "degraded", "unready"]
     reasons: list[Doubt]
+    checks: dict[Check, Found]
 
 
 @dataclass(frozen=True)
@@ -71,11 +88,19 @@ def _retrain_failed(state: MarketState, at: Moment) -> str | None:
     return f"job {job.id}: {job.error}" if job is not None and job.state == "failed" else None
 
 
-DOUBTS: dict[str, Callable[[MarketState, Moment], str | None]] = {
-    "stale_bars": _stale_bars,
-    "no_champion": _no_champion,
-    "learning_stalled": _learning_stalled,
-    "retrain_failed": _retrain_failed,
+@dataclass(frozen=True)
+class Asked:
+    """A doubt: the check that it belongs to, and what is the matter, or None."""
+
+    check: Check
+    asks: Callable[[MarketState, Moment], str | None]
+
+
+DOUBTS: dict[str, Asked] = {
+    "stale_bars": Asked("staleness", _stale_bars),
+    "no_champion": Asked("champions", _no_champion),
+    "learning_stalled": Asked("schedule", _learning_stalled),
+    "retrain_failed": Asked("schedule", _retrain_failed),
 }
 
 
@@ -84,11 +109,41 @@ def doubts(states: list[MarketState], at: Moment) -> Iterator[dict[str, Any]]:
     for state in states:
         if state.paused:
             continue
-        for reason, asks in DOUBTS.items():
-            detail = asks(state, at)
+        for reason, asked in DOUBTS.items():
+            detail = asked.asks(state, at)
             if detail is not None:
                 market = {"symbol": state.market.symbol, "timeframe": state.market.timeframe}
                 yield {"reason": reason, "market": market, "detail": detail}
+
+
+def _no_worker(view: View, now: datetime) -> str | None:
+    """Whether nobody does what happens by itself. A demo's clock does not count here."""
+    if view.worker_seen is None:
+        return "no worker is there; `barprop worker` starts one"
+    if now - view.worker_seen > ALIVE_WITHIN:
+        return f"no worker has been seen since {iso(view.worker_seen)}; `barprop worker` starts one"
+    return None
+
+
+def _overdue(view: View, now: datetime) -> str | None:
+    if not view.overdue or _no_worker(view, now) is not None:
+        return None
+    late = ", ".join(f"{kind} has been due since {iso(due)}" for kind, due in view.overdue.items())
+    return f"{late}: the worker's log says why"
+
+
+# Doubts about what happens by itself, whatever the market.
+OF_SCHEDULE: dict[str, Callable[[View, datetime], str | None]] = {
+    "no_worker": _no_worker,
+    "overdue": _overdue,
+}
+
+
+def _of_schedule(view: View, now: datetime) -> Iterator[dict[str, Any]]:
+    for reason, asks in OF_SCHEDULE.items():
+        detail = asks(view, now)
+        if detail is not None:
+            yield {"reason": reason, "market": None, "detail": detail}
 
 
 router = APIRouter(tags=["operations"])
@@ -106,23 +161,38 @@ async def livez() -> dict[str, str]:
 def readyz(request: Request, response: Response, engine: EngineDep, clock: ClockDep) -> dict[str, Any]:
     """503 only where this process cannot answer; else 200, and `degraded` with each reason named.
 
-    Whether it can answer is asked now; the reasons may be 5 s old.
+    Whether it can answer is asked now; the reasons may be 5 s old. While the database is away it answers from memory,
+    if it has any Signal there.
     """
     if request.app.state.stopping:
-        return _unready(response, "stopping", "the service is being stopped")
+        return _unready(response, "stopping", "the service is being stopped", {})
     try:
         if not store.database.at_head(engine):
-            return _unready(
-                response, "schema", "the database's schema is not this program's: run `barprop db upgrade`"
-            )
+            detail = "the database's schema is not this program's: run `barprop db upgrade`"
+            return _unready(response, "schema", detail, {"database": "ok", "schema": "failed"})
         view = request.app.state.overview.view()
-        reasons = list(doubts(view.markets, Moment(clock(), view.replay)))
+        reasons = [*_of_schedule(view, machine_now()), *doubts(view.markets, Moment(clock(), view.replay))]
     except Unreachable as error:
-        # every answer is written to the ledger first, so without a database there is none
-        return _unready(response, "database", str(error))
-    return {"status": "degraded" if reasons else "ok", "reasons": reasons}
+        if request.app.state.answers.holds_any():
+            return _away(str(error))
+        return _unready(response, "database", str(error), {"database": "failed"})
+    checks: dict[Check, Found] = dict.fromkeys(CHECKS, "ok")
+    for doubt in reasons:
+        checks[DOUBTS[doubt["reason"]].check if doubt["reason"] in DOUBTS else "schedule"] = "degraded"
+    return {"status": "degraded" if reasons else "ok", "reasons": reasons, "checks": checks}
 
 
-def _unready(response: Response, reason: str, detail: str) -> dict[str, Any]:
+def _away(detail: str) -> dict[str, Any]:
+    reasons = [{"reason": "database", "market": None, "detail": detail}]
+    return {"status": "degraded", "reasons": reasons, "checks": _checks({"database": "failed"})}
+
+
+def _unready(response: Response, reason: str, detail: str, found: Mapping[Check, Found]) -> dict[str, Any]:
     response.status_code = 503
-    return {"status": "unready", "reasons": [{"reason": reason, "market": None, "detail": detail}]}
+    reasons = [{"reason": reason, "market": None, "detail": detail}]
+    return {"status": "unready", "reasons": reasons, "checks": _checks(found)}
+
+
+def _checks(found: Mapping[Check, Found]) -> dict[Check, Found]:
+    unknown: dict[Check, Found] = dict.fromkeys(CHECKS, "unknown")
+    return {**unknown, **found}

@@ -1,4 +1,8 @@
-"""The outermost layer: each request's ID, its count and duration by route, and the answer to what nobody foresaw."""
+"""The outermost layer: each request's ID, its count and duration by route, its line in the log, and the answer to what
+nobody foresaw.
+
+It stands before every answer, so it looks at the headers once and builds nothing that it does not need.
+"""
 
 import logging
 import re
@@ -6,15 +10,15 @@ import secrets
 import time
 from urllib.parse import quote
 
-from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import problems
 from service.metrics import HttpMetrics
+from store import context
 
 log = logging.getLogger(__name__)
 
-_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
 class Requests:
@@ -30,15 +34,16 @@ class Requests:
             await self.app(scope, receive, send)
             return
         began = time.perf_counter()
-        given = Headers(scope=scope).get("x-request-id", "")
-        request_id = given if _ID.fullmatch(given) else secrets.token_hex(8)
+        header = (b"x-request-id", _id(scope))
+        request_id = header[1].decode()
+        scope.setdefault("state", {})["request_id"] = request_id
+        worked_for = context.request_id.set(request_id)
         status = 0
 
         async def with_id(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                header = (b"x-request-id", request_id.encode())
                 message = {**message, "headers": [*message["headers"], header]}
             await send(message)
 
@@ -55,5 +60,38 @@ class Requests:
                 raise
             await response(scope, receive, with_id)
         finally:
-            route = getattr(scope.get("route"), "path", None) or "unmatched"
-            self.metrics.observe(scope["method"], route, status, time.perf_counter() - began)
+            seconds = time.perf_counter() - began
+            route = route_of(scope)
+            self.metrics.observe(scope["method"], route, status, seconds)
+            if log.isEnabledFor(logging.INFO):
+                _write(scope, route, status, seconds)
+            context.request_id.reset(worked_for)
+
+
+def route_of(scope: Scope) -> str:
+    """The template of the route that answered, so that neither ids nor anything that a client made up is kept."""
+    return getattr(scope.get("route"), "path", None) or "unmatched"
+
+
+def _id(scope: Scope) -> bytes:
+    """The ID that the request brought, where it is one, else a new one."""
+    for name, value in scope["headers"]:
+        if name == b"x-request-id":
+            if _ID.fullmatch(value):
+                return bytes(value)
+            break
+    return secrets.token_hex(8).encode()
+
+
+def _write(scope: Scope, route: str, status: int, seconds: float) -> None:
+    """The request's line: no address, no query and no header, since secrets may stand in each."""
+    fields = {
+        "method": scope["method"],
+        "route": route,
+        "status": status,
+        "seconds": round(seconds, 6),
+        "actor": scope["state"].get("actor"),
+    }
+    log.info(
+        "%(method)s %(route)s %(status)d in %(seconds).6f s for %(actor)s", fields, extra={"fields": fields}
+    )

@@ -5,12 +5,25 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path
 from pydantic import BaseModel, Field
 
+import store.audit
 import store.database
 import store.health
 import store.markets
 import store.versions
 from service import problems
-from service.deps import AnyMarket, ClockDep, Cursor, EngineDep, Ident, Limit, MarketDocument, Page, page
+from service.deps import (
+    Actor,
+    AnyMarket,
+    ClockDep,
+    Cursor,
+    EngineDep,
+    Ident,
+    Limit,
+    MarketDocument,
+    Page,
+    machine_now,
+    page,
+)
 
 
 class VersionDocument(BaseModel):
@@ -113,7 +126,7 @@ def gradient_health(version_id: VersionId, engine: EngineDep) -> dict[str, Any]:
     response_model=VersionDocument,
     responses=problems.responses("not-found", "invalid-request", "unreachable"),
 )
-def promote(version_id: VersionId, engine: EngineDep, clock: ClockDep) -> dict[str, Any]:
+def promote(version_id: VersionId, engine: EngineDep, clock: ClockDep, actor: Actor) -> dict[str, Any]:
     """Makes this version the champion, without evidence, from the next bar on; promoting the champion changes nothing."""
     now = clock()
     with store.database.write(engine) as conn:
@@ -121,4 +134,6 @@ def promote(version_id: VersionId, engine: EngineDep, clock: ClockDep) -> dict[s
         row = store.markets.need(conn, version.market)
         if store.versions.champion(conn, row.id) != version_id:
             store.versions.promote(conn, row, version_id, "promoted by hand", now)
+            target, detail = f"version {version_id}", {"market": str(row.market)}
+            store.audit.note(conn, actor, "version.promote", target, detail, machine_now())
         return store.versions.document(store.versions.get(conn, version_id))

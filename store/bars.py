@@ -3,6 +3,7 @@
 Rows go from and to the database's cursor directly, without an object for each: a million bars are an ordinary file.
 """
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -26,6 +27,7 @@ CHUNK_ROWS = 50_000
 FEW_ROWS = 500
 
 Rows = NDArray[np.void]  # of the columns asked for, by name
+Noted = Callable[[Connection, dict[str, int]], None]
 
 VALUES = ("open", "high", "low", "close", "volume")
 _INSERTED = ("market_id", "ts", "revision", *VALUES, "recorded_at")
@@ -62,8 +64,12 @@ class IngestReport:
         }
 
 
-def add(engine: Engine, market: Market, frame: pl.DataFrame, now: datetime) -> IngestReport:
+def add(
+    engine: Engine, market: Market, frame: pl.DataFrame, now: datetime, noted: Noted | None = None
+) -> IngestReport:
     """Keeps the bars of `frame` (BAR_SCHEMA, any order) that are sound and closed by `now`; twice is once.
+
+    `noted` is called in each transaction that changes something, with how many rows it adds and corrects.
 
     All rows are judged before the first is kept; then they are committed in chunks of CHUNK_ROWS, less those that
     `overlap` a kept bar. Raises BadBars where there is nothing to keep, and leaves nothing then, not even the market.
@@ -79,6 +85,11 @@ def add(engine: Engine, market: Market, frame: pl.DataFrame, now: datetime) -> I
             row = store.markets.ensure(conn, market, now)
             judged, overlaps = _beside_kept(conn, row.id, chunk, timeframe)
             overlapping.append(overlaps)
+            if "revision" not in judged.columns:  # nothing was there: nearly always so
+                _insert(conn, row.id, judged.with_columns(pl.lit(None, pl.Int64).alias("revision")), now)
+                _count_in(conn, row.id, len(judged), 0, noted)
+                added += len(judged)
+                continue
             known, same = pl.col("revision").is_not_null(), _same()
             counts = judged.select(
                 (~known).sum().alias("added"),
@@ -87,7 +98,7 @@ def add(engine: Engine, market: Market, frame: pl.DataFrame, now: datetime) -> I
             ).row(0)
             _insert(conn, row.id, judged.filter(~same), now)
             if counts[0] or counts[2]:
-                _count_in(conn, row.id, counts[0])
+                _count_in(conn, row.id, counts[0], counts[2], noted)
         added, repeated, corrected = added + counts[0], repeated + counts[1], corrected + counts[2]
     refused = pl.concat(overlapping)
     if len(refused):
@@ -122,14 +133,22 @@ def _beside_kept(
     conn: Connection, market_id: int, chunk: Bars, timeframe: Timeframe
 ) -> tuple[pl.DataFrame, pl.Series]:
     """The rows of a chunk that overlap no kept bar, with `ts` in microseconds and beside each the kept `revision` and
-    `kept_…` values, if any; and the open times of those that do."""
+    `kept_…` values, or without these columns where nothing is near; and the open times of those that do."""
     ts = chunk["ts"].dt.epoch("us").to_numpy()
     columns = ("ts", "revision", *VALUES)
     # a table of stretches, since SQLite takes one of `or` for a reason to read the whole market
-    stretches = values(column("first", BigInteger), column("last", BigInteger), name="stretches")
-    around = stretches.data(_around(ts, timeframe)).cte("around")
-    these = bars.c.ts.between(around.c.first, around.c.last)
-    near = _rows(conn, _select(market_id, columns).join_from(around, bars, these), columns)
+    around = _around(ts, timeframe)
+    statement = _select(market_id, columns)
+    if len(around) == 1:
+        statement = statement.where(bars.c.ts.between(*around[0]))
+    else:
+        named = values(column("first", BigInteger), column("last", BigInteger), name="stretches")
+        stretches = named.data(around).cte("around")
+        these = bars.c.ts.between(stretches.c.first, stretches.c.last)
+        statement = statement.join_from(stretches, bars, these)
+    near = _rows(conn, statement, columns)
+    if len(near) == 0:
+        return chunk.with_columns(pl.col("ts").dt.epoch("us")), chunk["ts"].clear()
     found = _newest_revisions(near[np.lexsort((near["revision"], near["ts"]))])
     overlaps = pl.Series(model.bars.overlap(ts, found["ts"], timeframe))
     kept = _frame(found).rename({name: f"kept_{name}" for name in VALUES})
@@ -165,9 +184,11 @@ def _insert(conn: Connection, market_id: int, rows: pl.DataFrame, now: datetime)
     conn.exec_driver_sql(f"INSERT INTO bars ({', '.join(_INSERTED)}) VALUES ({marks})", tuples)  # noqa: S608
 
 
-def _count_in(conn: Connection, market_id: int, added: int) -> None:
+def _count_in(conn: Connection, market_id: int, added: int, corrected: int, noted: Noted | None) -> None:
     counted = update(markets).where(markets.c.id == market_id)
     conn.execute(counted.values(bars=markets.c.bars + added, changes=markets.c.changes + 1))
+    if noted is not None:
+        noted(conn, {"added": added, "corrected": corrected})
 
 
 def read(

@@ -2,12 +2,13 @@
 
 from typing import Any
 
+from polars import Series
 from sqlalchemy import Connection
 
 import store.bars
 from model import breaks
 from model.bars import Bars, Timeframe, timeframe
-from model.breaks import AFTER_JUMP, LOOKBACK, Break
+from model.breaks import AFTER_GAP, AFTER_JUMP, LOOKBACK, Break, Breaks
 from store.markets import MarketRow
 
 
@@ -23,12 +24,15 @@ def document(conn: Connection, row: MarketRow, jump_z: float) -> dict[str, Any]:
     return {"items": [each.document() for each in reversed(found)], "next": None}
 
 
-def under(conn: Connection, market_id: int, length: Timeframe, tail: Bars, jump_z: float) -> Break | None:
-    """The break that the newest bar's features stand on, if any; `tail` are the newest bars up to it, SETTLED +
-    AFTER_JUMP of them or more."""
+def beside(
+    conn: Connection, market_id: int, length: Timeframe, tail: Bars, rows: int, jump_z: float
+) -> tuple[Breaks, Series]:
+    """The breaks that may matter to the newest `rows` of these bars, SETTLED + AFTER_JUMP + rows of them or more, and the
+    open times of the bars that they are of: the tail's, or those of a longer history."""
+    found = breaks.find(tail, length, jump_z)
     # the more history is known, the fewer steps are unusual, so that most markets need no more of it
-    if breaks.find(tail, length, jump_z).under(tail["ts"]) is None:
-        return None
+    if not found.broken[-(rows + max(AFTER_JUMP, AFTER_GAP)) :].any():
+        return found, tail["ts"]
     closed = length.close_of(tail["ts"][-1])
-    longer = store.bars.read(conn, market_id, length, closed_by=closed, last=LOOKBACK + AFTER_JUMP)
-    return breaks.find(longer, length, jump_z).under(longer["ts"])
+    longer = store.bars.read(conn, market_id, length, closed_by=closed, last=LOOKBACK + len(tail))
+    return breaks.find(longer, length, jump_z), longer["ts"]

@@ -1,21 +1,45 @@
 """The time that service and worker go by: the machine's, or the row of a demo that replays the past."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 from sqlalchemy import select, update
 
+from model.errors import Unreachable
 from store import database
+from store.changes import Watch
 from store.database import Engine
 from store.tables import clock
 
 ONLY = 1  # the id of the one row
+_SET = select(clock.c.now).where(clock.c.id == ONLY)
 
 
 def now(engine: Engine) -> datetime:
     """The demo's time where there is one, else the machine's."""
     with database.read(engine) as conn:
-        moment = conn.scalar(select(clock.c.now).where(clock.c.id == ONLY))
+        moment = conn.scalar(_SET)
     return datetime.now(UTC) if moment is None else moment
+
+
+def followed(engine: Engine, watch: Watch) -> Callable[[], datetime]:
+    """The time as `now` has it, asked of the database again only where something was committed; while that is away, by
+    what was known."""
+    seen: tuple[object, datetime | None] = None, None
+
+    def told() -> datetime:
+        nonlocal seen
+        try:
+            mark = watch.mark()
+            if mark != seen[0]:
+                with database.read(engine) as conn:
+                    seen = mark, conn.scalar(_SET)
+        except Unreachable:
+            if seen[0] is None:
+                raise
+        return seen[1] or datetime.now(UTC)
+
+    return told
 
 
 def set(engine: Engine, moment: datetime) -> None:

@@ -43,6 +43,7 @@ CONNECT_TIMEOUT_SECONDS = 10  # PostgreSQL: how long an address may stay silent
 # Names of PostgreSQL's advisory locks: one critical section each. SQLite has one writer at a time anyway.
 UPGRADE_LOCK = 0x6261_7270_0001
 JOBS_LOCK = 0x6261_7270_0002
+LEDGER_LOCK = 0x6261_7270_0003
 
 # Where PostgreSQL tells whoever listens that something was committed.
 CHANNEL = "barprop"

@@ -30,8 +30,8 @@ from model.predictions import Reason
 from model.predictor import LEVEL, Predictor, Reading
 from model.recalibration import FRESH, Recalibration
 from model.scaler import distances
+from store.forecasts import INPUT_REASONS
 from store.markets import MarketRow
-from store.predictions import INPUT_REASONS
 from store.tables import EPOCH, MICROSECOND, bars, micros
 
 Answered = Row[Any]  # of the ledger

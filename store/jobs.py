@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, and_, exists, func, select, update
 
 from model.bars import Market, iso
-from model.errors import Busy, NotFound
+from model.errors import Busy, NotFound, QueueFull
 from store import database
 from store.database import Engine
 from store.tables import jobs, markets
@@ -29,7 +29,7 @@ class Job:
     id: int
     kind: str
     market: Market | None  # None: a kind that is not about one market
-    market_id: int | None
+    market_id: int | None  # None for a market without bars, too
     state: str  # queued, running, succeeded, failed, cancelled
     priority: int  # 0: asked for, 1: scheduled
     params: dict[str, Any]
@@ -77,6 +77,8 @@ def _select() -> Select[Any]:
 def _job(row: Row[Any]) -> Job:
     values = dict(row._mapping)
     symbol, timeframe = values.pop("symbol"), values.pop("timeframe")
+    if symbol is None:  # a market without bars has no row yet, so it is named by the job itself
+        symbol, timeframe = (values["params"].get(name) for name in ("symbol", "timeframe"))
     return Job(market=None if symbol is None else Market(symbol, timeframe), **values)
 
 
@@ -87,8 +89,12 @@ def ask(
     params: Mapping[str, Any],
     now: datetime,
     priority: int = 0,
+    most: int | None = None,
 ) -> Job:
-    """Queues a job. An equal one that still waits is returned instead, at the more urgent of both priorities."""
+    """Queues a job. An equal one that still waits is returned instead, at the more urgent of both priorities.
+
+    Raises QueueFull where `most` jobs that were asked for wait already; scheduled ones are as many as markets are.
+    """
     database.alone(conn, database.JOBS_LOCK)
     waiting = conn.scalar(
         select(jobs.c.id)
@@ -105,7 +111,17 @@ def ask(
         urgent = update(jobs).where(jobs.c.id == waiting, jobs.c.priority > priority)
         conn.execute(urgent.values(priority=priority))
         return get(conn, waiting)
+    if most is not None and (wait := _waiting(conn)) >= most:
+        raise QueueFull(
+            f"{wait} jobs wait already, and at most {most} may (jobs.max_queued): ask again later"
+        )
     return get(conn, _insert(conn, kind, market_id, params, now, priority))
+
+
+def _waiting(conn: Connection) -> int:
+    """How many jobs that somebody asked for are queued."""
+    asked = select(func.count()).select_from(jobs).where(jobs.c.state == "queued", jobs.c.priority == 0)
+    return conn.scalar(asked) or 0
 
 
 def _insert(

@@ -1,11 +1,14 @@
-"""API keys. A key is shown once; only the SHA-256 of its secret is kept, found by the key's public prefix."""
+"""API keys. A key is shown once; only the SHA-256 of its secret is kept, found by the key's public prefix.
+
+Whoever is asked often reads all keys at once (`known`) and verifies against those, without the database.
+"""
 
 import hashlib
 import hmac
 import re
 import secrets
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -20,6 +23,7 @@ LONGEST_NAME = 64
 PREFIX_BYTES = 6
 SECRET_BYTES = 32
 USE_NOTED_EVERY = timedelta(minutes=1)
+LONGEST_GRACE = timedelta(days=90)
 
 _FORM = re.compile(rf"bp_([0-9a-f]{{{2 * PREFIX_BYTES}}})_([0-9a-f]{{{2 * SECRET_BYTES}}})")
 # What an unknown prefix is compared with, so that it takes as long as a known one.
@@ -38,6 +42,14 @@ class Key:
     expires_at: datetime | None
     last_used_at: datetime | None  # to the minute
     revoked_at: datetime | None
+
+
+@dataclass(frozen=True)
+class Known:
+    """A key and what its secret is compared with."""
+
+    key: Key
+    hash: str = field(repr=False)
 
 
 def usable(key: Key, now: datetime) -> bool:
@@ -61,6 +73,12 @@ def document(key: Key) -> dict[str, Any]:
         "last_used_at": moment(key.last_used_at),
         "revoked_at": moment(key.revoked_at),
     }
+
+
+def noted(key: Key) -> tuple[str, dict[str, Any]]:
+    """What the audit log says of a change to the key: which one it is, and what it may do."""
+    ends = None if key.expires_at is None else iso(key.expires_at)
+    return f"key {key.prefix}", {"name": key.name, "scopes": list(key.scopes), "expires_at": ends}
 
 
 def create(
@@ -100,16 +118,26 @@ def _key(row: Row[Any]) -> Key:
     return Key(**{**values, "scopes": tuple(row.scopes)})
 
 
-def verify(conn: Connection, presented: str, now: datetime) -> Key | None:
+def known(conn: Connection) -> dict[str, Known]:
+    """Every key by its prefix, as `verify` takes them."""
+    return {row.prefix: Known(_key(row), row.hash) for row in conn.execute(select(api_keys))}
+
+
+def prefix_of(presented: str) -> str | None:
+    """The prefix that a key's text begins with; None where it has not the form of a key."""
+    form = _FORM.fullmatch(presented)
+    return None if form is None else form[1]
+
+
+def verify(keys: Mapping[str, Known], presented: str, now: datetime) -> Key | None:
     """The usable key whose text was presented, else None; how long it takes tells nothing of the secret."""
     form = _FORM.fullmatch(presented)
     prefix, secret = form.groups() if form is not None else ("", presented)
-    row = conn.execute(select(api_keys).where(api_keys.c.prefix == prefix)).one_or_none()
-    same = hmac.compare_digest(_hash(secret), _NOBODY if row is None else row.hash)
-    if row is None or not same:
+    found = keys.get(prefix)
+    same = hmac.compare_digest(_hash(secret), _NOBODY if found is None else found.hash)
+    if found is None or not same:
         return None
-    key = _key(row)
-    return key if usable(key, now) else None
+    return found.key if usable(found.key, now) else None
 
 
 def use_is_due(key: Key, now: datetime) -> bool:
@@ -129,15 +157,40 @@ def all(conn: Connection) -> list[Key]:
 
 def revoke(conn: Connection, prefix_or_id: str, now: datetime) -> Key:
     """Makes a key useless from now on; a revoked one stays as it was. Raises NotFound."""
+    key = find(conn, prefix_or_id)
+    return key if key.revoked_at is not None else _changed(conn, key, revoked_at=now)
+
+
+def rotate(conn: Connection, prefix_or_id: str, now: datetime, grace: timedelta) -> tuple[Key, str, Key]:
+    """A new key of the same name, scopes and end, its text, and the old key, which ends after `grace`.
+
+    Raises NotFound, and BadInput where the old one is of no use any more: whose it was may then have lost its right.
+    """
+    old = find(conn, prefix_or_id)
+    if not usable(old, now):
+        state = "revoked" if old.revoked_at is not None else "expired"
+        raise BadInput(f"the key {old.prefix} is {state}: make a new one instead of rotating it")
+    if not timedelta(0) <= grace <= LONGEST_GRACE:
+        raise BadInput(f"the old key may go on for 0 to {LONGEST_GRACE.days} days, not {grace}")
+    made, text = create(conn, old.name, old.scopes, now, old.expires_at)
+    ends = now + grace if old.expires_at is None else min(old.expires_at, now + grace)
+    return made, text, _changed(conn, old, expires_at=ends)
+
+
+def find(conn: Connection, prefix_or_id: str) -> Key:
+    """The key with that prefix or that id. Raises NotFound."""
     of = api_keys.c.prefix == prefix_or_id.removeprefix("bp_")
     row = conn.execute(select(api_keys).where(of)).one_or_none()
     if row is None and prefix_or_id.isdecimal() and len(prefix_or_id) < 10:
         row = conn.execute(select(api_keys).where(api_keys.c.id == int(prefix_or_id))).one_or_none()
     if row is None:
         raise NotFound(f"no key {prefix_or_id}: give the prefix or the id that `barprop keys list` shows")
-    if row.revoked_at is None:
-        conn.execute(update(api_keys).where(api_keys.c.id == row.id).values(revoked_at=now))
-    return _key(conn.execute(select(api_keys).where(api_keys.c.id == row.id)).one())
+    return _key(row)
+
+
+def _changed(conn: Connection, key: Key, **values: datetime) -> Key:
+    conn.execute(update(api_keys).where(api_keys.c.id == key.id).values(**values))
+    return _key(conn.execute(select(api_keys).where(api_keys.c.id == key.id)).one())
 
 
 def any_usable(conn: Connection, now: datetime) -> bool:

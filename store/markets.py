@@ -20,6 +20,7 @@ class MarketRow:
     market: Market
     paused: bool
     created_at: datetime
+    changes: int  # moves with all that may change what is answered
 
 
 def find(conn: Connection, market: Market) -> MarketRow | None:
@@ -81,4 +82,4 @@ def _select(market: Market) -> Select[Any]:
 
 
 def _market_row(row: Row[Any]) -> MarketRow:
-    return MarketRow(row.id, Market(row.symbol, row.timeframe), row.paused, row.created_at)
+    return MarketRow(row.id, Market(row.symbol, row.timeframe), row.paused, row.created_at, row.changes)

@@ -1,28 +1,32 @@
 """What came of the answers in the ledger: outcomes, once they are known, and the evidence of skill that they add up to."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 from sqlalchemy import Connection, Row, case, func, select, update
 
 import store.bars
 import store.markets
-import store.versions
 from model import scores, significance
 from model.bars import Timeframe, timeframe
 from model.significance import Gain
 from store import database
 from store.database import Engine
 from store.markets import MarketRow
-from store.tables import predictions
+from store.tables import micros, predictions
 
 # Live evidence of skill: at most so many of a version's newest scored answers.
 LIVE_ROWS = 5_000
 # Outcomes are looked up for so many answers of a market at a time.
 SCORED_AT_ONCE = 2_000
+# A row of `Evidence`.
+LOSSES = np.dtype([("id", "i8"), ("as_of", "i8"), ("base", "f8"), ("own", "f8"), ("horizon", "i8")])
+Losses = NDArray[np.void]
+COMMITTED_WITHIN = timedelta(minutes=1)
 # Where bars are missing before an outcome, a late one is waited for so long; then the market was closed.
 HOLE_TIMEFRAMES = 3
 
@@ -118,17 +122,39 @@ def live(conn: Connection, version_id: int) -> LiveScore:
     return LiveScore(rows, own, base, None if accuracy is None else float(accuracy))
 
 
-def evidence(conn: Connection, version: int) -> Gain:
-    """By how much that version beat the base rate on bars it had not learned from: the held-back ones, and live."""
-    held = store.versions.get(conn, version).manifest["held"]
-    live = conn.execute(
-        select(predictions.c.base_log_loss, predictions.c.log_loss, predictions.c.horizon)
-        .where(predictions.c.version_id == version, predictions.c.scored_at.is_not(None))
-        .order_by(predictions.c.as_of.desc())
-        .limit(LIVE_ROWS)
-    ).all()
-    before = Gain(held["rows"], held["gain"], held["gain_error"])
-    if not live:
+@dataclass(frozen=True)
+class Evidence:
+    """What a version's scored answers add up to, and the newest `rows` of them that it is made of, by bar: (id, as_of in
+    microseconds, the base rate's log loss, its own, horizon)."""
+
+    gain: Gain  # over the base rate, on bars it had not learned from: the held-back ones, and live
+    rows: Losses
+    scored_until: datetime | None  # when the newest of them was scored
+    scored_last: int  # how many were scored then
+
+
+def evidence(conn: Connection, version: int, held: Gain, before: Evidence | None = None) -> Evidence:
+    """By how much that version beat the base rate on bars it had not learned from; on from what was known `before`."""
+    of_version = (predictions.c.version_id == version, predictions.c.scored_at.is_not(None))
+    since = None if before is None else before.scored_until
+    scored = of_version if since is None else (*of_version, predictions.c.scored_at >= since)
+    counted = select(func.count(), func.max(predictions.c.scored_at)).where(*scored)
+    count, until = conn.execute(counted).one()
+    if before is not None and (until, count) == (since, before.scored_last):
         return before
-    base, own, horizons = zip(*reversed(live), strict=True)
-    return significance.pooled(before, significance.gain(np.array(base), np.array(own), max(horizons)))
+    fresh = select(*(predictions.c[name] for name in ("id", "as_of", "base_log_loss", "log_loss", "horizon")))
+    if before is None or since is None:
+        fresh = fresh.where(*of_version).order_by(predictions.c.as_of.desc()).limit(LIVE_ROWS)
+    else:  # a transaction that was open longer than this before it was committed may be missed until a restart
+        fresh = fresh.where(*of_version, predictions.c.scored_at >= since - COMMITTED_WITHIN)
+    found = np.array([(i, micros(at), *rest) for i, at, *rest in conn.execute(fresh)], LOSSES)
+    if before is not None:
+        found = np.concatenate([before.rows, found])
+        found = found[np.unique(found["id"], return_index=True)[1]]
+    rows = found[np.argsort(found["as_of"], kind="stable")][-LIVE_ROWS:]
+    gain = held
+    if len(rows):
+        live = significance.gain(rows["base"], rows["own"], int(rows["horizon"].max()))
+        gain = significance.pooled(held, live)
+    last = select(func.count()).where(*of_version, predictions.c.scored_at == until)
+    return Evidence(gain, rows, until, conn.scalar(last) or 0 if until is not None else 0)

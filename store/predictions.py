@@ -3,50 +3,33 @@
 A bar's first Signal stands, whoever asks again. It is committed before it is given away.
 """
 
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
+import polars as pl
 from sqlalchemy import Connection, Row, Select, select
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.dialects import postgresql, sqlite
 
 import store.bars
-import store.breaks
-import store.inputs
+import store.forecasts
 import store.markets
-import store.outcomes
-import store.recalibrations
 import store.versions
-from model import bars, features, predictor
+from model import bars, features
 from model import predictions as signals
 from model.bars import Market, iso, timeframe
-from model.caution import doubt
-from model.errors import BadArtifact, BadInput, NotFound
+from model.errors import BadBars, BadInput, NotFound
 from model.predictions import Abstention, Prediction, Reason, Signal
-from model.predictor import LEVEL, Predictor
-from model.recalibration import Recalibration
-from model.scaler import distances
+from model.predictor import Predictor
 from store import database, tables
 from store.database import Engine
+from store.forecasts import SPARE_BARS, Said, Terms
+from store.loaded import Versions
 from store.markets import MarketRow
-from store.settings import Signals
-from store.tables import EPOCH, MICROSECOND, micros, predictions
+from store.tables import micros, predictions
 
-# A process keeps so many loaded versions; each is some ten thousand numbers.
-PREDICTORS_KEPT = 1_000
-
-DOUBTS = Signals()
-
-# What an input that does not count makes of an answer.
-INPUT_REASONS = {
-    features.SHORT: Reason.TOO_FEW_BARS,
-    features.STALE: Reason.STALE_BARS,
-    features.JUMPED: Reason.GAP,
-}
+TERMS = Terms()
 
 
 @dataclass(frozen=True)
@@ -80,51 +63,62 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class _Said:
-    """A fresh Signal; of a prediction also the model that made it, the close and the row (F,) that it stands on, and how
-    far calibration had moved."""
+class Made:
+    """A market's Signal for its newest bar, and until when it is good: as long as the market's mark is `changes`, where
+    `lasting`, and not later than `stale_from`, where that is told."""
 
+    answer: Answer | None  # that the ledger has already
+    row: dict[str, Any]  # of the ledger, to be kept otherwise
+    market_id: int
     signal: Signal
-    model: Predictor | None = None
-    close: float | None = None
-    row: NDArray[np.float32] | None = None
-    moved: Recalibration | None = None
+    changes: int
+    stale_from: datetime | None
+    lasting: bool
 
 
-def answer(
-    engine: Engine,
-    market: Market,
-    now: datetime,
-    predictors: dict[int, Predictor],
-    stale_after_timeframes: float,
-    doubts: Signals = DOUBTS,
-) -> Answer:
+def answer(engine: Engine, market: Market, now: datetime, versions: Versions, terms: Terms = TERMS) -> Answer:
     """The market's Signal for its newest bar, from the ledger where that bar was answered, else made and put there.
 
-    `predictors` keeps what was loaded, by version: a version never changes, so a loaded one is never stale.
-    Raises NotFound for a market that has no bars.
+    `versions` keeps what was loaded. Raises NotFound for a market that has no bars.
     """
+    made = make(engine, market, now, versions, terms)
+    return made.answer or keep(engine, made)
+
+
+def make(engine: Engine, market: Market, now: datetime, versions: Versions, terms: Terms = TERMS) -> Made:
+    """As `answer`, and writes nothing yet."""
     with database.read(engine) as conn:
         row = store.markets.need(conn, market)
-        opens = store.bars.open_times(conn, row.id, features.HISTORY)
-        if opens.is_empty():
-            raise NotFound(f"no bars of {market} yet: ingest some first")
         kept = timeframe(market.timeframe)
+        tail = store.bars.read(conn, row.id, kept, last=features.HISTORY + SPARE_BARS)
+        if tail.is_empty():
+            raise NotFound(f"no bars of {market} yet: ingest some first")
+        opens = tail["ts"][-features.HISTORY :]
         as_of = kept.close_of(opens[-1])
-        stale_from = bars.stale_from(opens, kept, stale_after_timeframes)
+        stale_from = bars.stale_from(opens, kept, terms.stale_after_timeframes)
+        until: datetime | None = stale_from
+        first = None
         if row.paused:
-            said = _Said(Abstention(market, as_of, None, Reason.PAUSED, "this market was paused"))
+            said, until = Said(Abstention(market, as_of, None, Reason.PAUSED, "this market was paused")), None
         elif now > stale_from:
-            detail = f"the newest bar closed at {iso(as_of)} and the next was due before {iso(stale_from)}"
             champion = store.versions.champion(conn, row.id, as_of)
-            said = _Said(Abstention(market, as_of, champion, Reason.STALE_BARS, detail))
+            said, until = Said(stale(market, as_of, champion, stale_from)), None
         else:
             first = _first_prediction(conn, row.id, as_of)
-            if first is not None:
-                return Answer(first.id, first.signal, first.served_at)
-            version = store.versions.champion(conn, row.id, as_of)
-            said = _say(conn, row, as_of, version, predictors, doubts)
-    return _keep(engine, row.id, said, now)
+            if first is None:
+                version = store.versions.champion(conn, row.id, as_of)
+                said = store.forecasts.of_stored(conn, row, tail, as_of, version, versions, terms)
+            else:
+                said = Said(first.signal)
+    found = None if first is None else Answer(first.id, first.signal, first.served_at)
+    values = {} if found else ledger_row(row.id, said, now)
+    return Made(found, values, row.id, said.signal, row.changes, until, said.lasting)
+
+
+def stale(market: Market, as_of: datetime, version: int | None, stale_from: datetime) -> Abstention:
+    """What is answered once the newest bar is too old."""
+    detail = f"the newest bar closed at {iso(as_of)} and the next was due before {iso(stale_from)}"
+    return Abstention(market, as_of, version, Reason.STALE_BARS, detail)
 
 
 def answer_at(
@@ -132,37 +126,91 @@ def answer_at(
     market: Market,
     at: datetime | None,
     now: datetime,
-    predictors: dict[int, Predictor],
+    versions: Versions,
     version: int | None,
-    stale_after_timeframes: float,
-    doubts: Signals = DOUBTS,
+    terms: Terms = TERMS,
 ) -> tuple[Signal, bool]:
     """What a version (today's champion, unless named) says of the bars that had closed by `at` (now, unless named).
 
     The second of the pair says whether the version had learned from that bar's outcome. Nothing is written to the
     ledger. Raises NotFound for an unknown market or version, BadInput for a moment that is yet to come.
     """
-    if at is not None and at > now:
-        raise BadInput(f"{iso(at)} lies in the future; now is {iso(now)}")
-    at = at or now
+    at = _past(at, now)
     with database.read(engine) as conn:
         row = store.markets.need(conn, market)
-        if version is None:
-            version = store.versions.champion(conn, row.id)
-        elif store.versions.get(conn, version).market != market:
-            raise NotFound(f"no version {version} of {market}")
+        version = _named(conn, row, version)
         kept = timeframe(market.timeframe)
-        tail = store.bars.read(conn, row.id, kept, closed_by=at, last=features.HISTORY)
+        tail = store.bars.read(conn, row.id, kept, closed_by=at, last=features.HISTORY + SPARE_BARS)
         if tail.is_empty():
             return Abstention(
                 market, None, version, Reason.TOO_FEW_BARS, f"no bar had closed by {iso(at)}"
             ), False
         as_of = kept.close_of(tail["ts"][-1])
-        if at > bars.stale_from(tail["ts"], kept, stale_after_timeframes):
-            detail = f"the newest bar by {iso(at)} closed at {iso(as_of)}"
-            return Abstention(market, as_of, version, Reason.STALE_BARS, detail), False
-        said = _say(conn, row, as_of, version, predictors, doubts)
+        if at > bars.stale_from(tail["ts"][-features.HISTORY :], kept, terms.stale_after_timeframes):
+            return _stale_by(market, at, as_of, version), False
+        said = store.forecasts.of_stored(conn, row, tail, as_of, version, versions, terms)
         return said.signal, _learned(conn, row, tail["ts"][-1], said.model)
+
+
+def answer_bars(
+    engine: Engine,
+    market: Market,
+    frame: pl.DataFrame,
+    at: datetime | None,
+    now: datetime,
+    versions: Versions,
+    version: int | None,
+    terms: Terms = TERMS,
+) -> tuple[Signal, bool]:
+    """As `answer_at`, of the bars of `frame` (BAR_SCHEMA, any order) instead of those that are stored, which must be sound.
+
+    Raises BadBars where one of them is not; those that had not closed by `at` count as not there.
+    """
+    at = _past(at, now)
+    kept = timeframe(market.timeframe)
+    sound, rejected = bars.check(frame, kept, at)
+    broken = [each for each in rejected if each.reason not in ("future", "unclosed")]
+    if broken:
+        raise BadBars(
+            ", ".join(f"{each.rows} {each.reason}" for each in broken) + ": nothing is said of such bars"
+        )
+    with database.read(engine) as conn:
+        row = store.markets.need(conn, market)
+        version = _named(conn, row, version)
+        if sound.is_empty():
+            return Abstention(
+                market, None, version, Reason.TOO_FEW_BARS, f"no bar had closed by {iso(at)}"
+            ), False
+        as_of = kept.close_of(sound["ts"][-1])
+        if at > bars.stale_from(sound["ts"], kept, terms.stale_after_timeframes):
+            return _stale_by(market, at, as_of, version), False
+        said = store.forecasts.of_bars(conn, row, sound, version, versions, terms)
+    if said.model is None:
+        return said.signal, False
+    known_at = as_of + said.model.horizon * kept.length
+    return said.signal, said.model.first_closed_at <= micros(as_of) and micros(
+        known_at
+    ) <= said.model.seen_until
+
+
+def _past(at: datetime | None, now: datetime) -> datetime:
+    if at is not None and at > now:
+        raise BadInput(f"{iso(at)} lies in the future; now is {iso(now)}")
+    return at or now
+
+
+def _named(conn: Connection, row: MarketRow, version: int | None) -> int | None:
+    """That version where it is one of the market's; today's champion where none is named."""
+    if version is None:
+        return store.versions.champion(conn, row.id)
+    if store.versions.get(conn, version).market != row.market:
+        raise NotFound(f"no version {version} of {row.market}")
+    return version
+
+
+def _stale_by(market: Market, at: datetime, as_of: datetime, version: int | None) -> Abstention:
+    detail = f"the newest bar by {iso(at)} closed at {iso(as_of)}"
+    return Abstention(market, as_of, version, Reason.STALE_BARS, detail)
 
 
 def _learned(conn: Connection, row: MarketRow, opened: datetime, model: Predictor | None) -> bool:
@@ -177,153 +225,70 @@ def _learned(conn: Connection, row: MarketRow, opened: datetime, model: Predicto
     return model.first_closed_at <= closed_at and known_at <= model.seen_until
 
 
-def _say(
-    conn: Connection,
-    row: MarketRow,
-    as_of: datetime,
-    version: int | None,
-    predictors: dict[int, Predictor],
-    doubts: Signals,
-) -> _Said:
-    """What that version says of the bars up to `as_of`."""
-    market = row.market
-
-    def abstain(reason: Reason, detail: str) -> _Said:
-        return _Said(Abstention(market, as_of, version, reason, detail))
-
-    if version is None:
-        return abstain(Reason.NO_MODEL, f"no version answers for {market} yet: barprop train {market}")
-    try:
-        model = predictors.get(version) or _load(conn, version, predictors)
-    except BadArtifact as error:
-        return abstain(Reason.UNHEALTHY_MODEL, f"version {version} cannot be used: {error}")
-    kept = timeframe(market.timeframe)
-    reach = features.reach(model.features, kept)
-    tail = store.bars.read(conn, row.id, kept, closed_by=as_of, last=reach)
-    others = store.inputs.newest(conn, model.features, as_of)
-    newest = features.last_row(tail, kept, model.features, others, model.jump_z)
-    if len(newest.ts) == 0:
-        needed = features.WARMUP + 1
-        return abstain(Reason.TOO_FEW_BARS, f"{len(tail)} bars are stored, {needed} are needed")
-    for each, stands in zip(model.features.inputs, newest.inputs[0].tolist(), strict=True):
-        if stands == features.GIVEN:
-            continue
-        if stands == features.SHORT:
-            detail = (
-                f"the input {each} has fewer than {features.WARMUP + 1} bars that had closed by {iso(as_of)}"
-            )
-        elif stands == features.STALE:
-            assert each.market is not None
-            closed = timeframe(each.timeframe).close_of(others[each.market]["ts"][-1])
-            detail = f"the newest bar of the input {each} closed at {iso(closed)}"
-        else:
-            detail = f"the input {each} stands on a jump of its price"
-        return abstain(INPUT_REASONS[stands], detail)
-    broken = store.breaks.under(conn, row.id, kept, tail, model.jump_z)
-    if broken is not None:
-        return abstain(Reason.GAP, broken.told)
-    x, close = newest.X[0], float(newest.close[0])
-    scale = float(newest.scale[0])
-    # a feature is finite by law, but was proven on some markets only
-    for name, number in (*zip(model.features.columns, x.tolist(), strict=True), ("volatility", scale)):
-        if not math.isfinite(number):
-            return abstain(Reason.OUT_OF_DOMAIN, f"{name} is {number}: no answer can stand on that")
-    moved = store.recalibrations.standing(conn, row.id, kept, as_of, version, model).moved
-    forecast = model.forecast(model.read(x), scale, close, moved)
-    far = float(distances(model.scaler, newest.X)[0])
-    reason = doubt(doubts.caution(kept.length), model, micros(as_of), far, forecast.p_up)
-    if reason is not None:
-        return abstain(reason, _detail(reason, model, far, forecast.p_up))
-    signal = Prediction(
-        market=market,
-        as_of=as_of,
-        version=version,
-        horizon=model.horizon,
-        p_up=forecast.p_up,
-        expected_return=forecast.expected_return,
-        price=forecast.price,
-        interval=(forecast.low, forecast.high),
-        level=LEVEL,
-        skill=store.outcomes.evidence(conn, version).skill,
-        weights=model.sha256[:12],
-    )
-    return _Said(signal, model, close, x, moved)
-
-
-def _detail(reason: Reason, model: Predictor, distance: float, p_up: float) -> str:
-    """Why it had better not answer, in words."""
-    if reason is Reason.STALE_MODEL:
-        return (
-            f"this version has seen nothing since {iso(EPOCH + model.seen_until * MICROSECOND)}: train anew"
-        )
-    if reason is Reason.OUT_OF_DOMAIN:
-        return f"this bar lies {distance:.1f} from what was learned from, where the farthest row lay {model.domain:.1f}"
-    return f"the probability is {p_up:.3f}, nearer to even than is asked for"
-
-
-def _load(conn: Connection, version: int, predictors: dict[int, Predictor]) -> Predictor:
-    """That version's predictor, kept for the next time; the one that was loaded first makes room when there are many."""
-    model = predictor.from_artifact(store.versions.packed(conn, version))
-    if len(predictors) >= PREDICTORS_KEPT:
-        oldest, *_ = list(predictors)
-        predictors.pop(oldest, None)
-    predictors[version] = model
-    return model
-
-
-def _keep(engine: Engine, market_id: int, said: _Said, now: datetime) -> Answer:
-    """Writes the Signal into the ledger, unless this bar has been answered meanwhile: then that answer stands."""
+def ledger_row(market_id: int, said: Said, now: datetime) -> dict[str, Any]:
+    """The Signal as a row of the ledger."""
     signal = said.signal
-    version = "-" if signal.version is None else str(signal.version)
     common: dict[str, Any] = {
         "market_id": market_id,
         "as_of": signal.as_of,
         "version_id": signal.version,
         "served_at": now,
     }
-    if isinstance(signal, Prediction):
-        assert said.row is not None
-        assert said.model is not None
-        assert said.moved is not None
-        name = "prediction"
-        values = common | {
-            "kind": "prediction",
-            "horizon": signal.horizon,
-            "p_up": signal.p_up,
-            "expected_return": signal.expected_return,
-            "price": signal.price,
-            "low": signal.interval[0],
-            "high": signal.interval[1],
-            "level": signal.level,
-            "skill": signal.skill,
-            "weights": signal.weights,
-            "base_rate": said.model.base_rate,
-            "close": said.close,
-            "features": said.row.tobytes(),
-            **asdict(said.moved),
+    if isinstance(signal, Abstention):
+        version = "-" if signal.version is None else str(signal.version)
+        return common | {
+            "answer": f"{signal.reason}:{version}",
+            "kind": "abstention",
+            "reason": signal.reason.value,
+            "detail": signal.detail,
         }
-    else:
-        name = f"{signal.reason}:{version}"
-        values = common | {"kind": "abstention", "reason": signal.reason.value, "detail": signal.detail}
-    assert signal.as_of is not None
+    assert said.row is not None
+    assert said.model is not None
+    assert said.moved is not None
+    return common | {
+        "answer": "prediction",
+        "kind": "prediction",
+        "horizon": signal.horizon,
+        "p_up": signal.p_up,
+        "expected_return": signal.expected_return,
+        "price": signal.price,
+        "low": signal.interval[0],
+        "high": signal.interval[1],
+        "level": signal.level,
+        "skill": signal.skill,
+        "weights": signal.weights,
+        "position": signal.position,
+        "pays_up_to_bps": signal.pays_up_to_bps,
+        "base_rate": said.model.base_rate,
+        "close": said.close,
+        "features": said.row.tobytes(),
+        **asdict(said.moved),
+    }
 
-    same = _select().where(
-        predictions.c.market_id == market_id,
-        predictions.c.as_of == signal.as_of,
-        predictions.c.answer == name,
-    )
-    try:
-        with database.write(engine) as conn:
-            kept = _one(conn, same)
-            if kept is None:
-                key = conn.execute(predictions.insert().values(answer=name, **values)).inserted_primary_key
-                assert key is not None
-                return Answer(int(key[0]), signal, now)
-    except IntegrityError:  # another process answered in the same instant
-        with database.read(engine) as conn:
-            kept = _one(conn, same)
-        assert kept is not None
+
+def keep(engine: Engine, made: Made) -> Answer:
+    """Puts a fresh Signal into the ledger, unless this bar has been answered meanwhile: then that answer stands."""
+    ident = keep_row(engine, made.row)
+    if ident is not None:
+        return Answer(ident, made.signal, made.row["served_at"])
+    same = (predictions.c[name] == made.row[name] for name in ("market_id", "as_of", "answer"))
+    with database.read(engine) as conn:
+        kept = _one(conn, _select().where(*same))
+    assert kept is not None
     return Answer(kept.id, kept.signal, kept.served_at)
+
+
+def keep_row(engine: Engine, row: Mapping[str, Any]) -> int | None:
+    """The id of that row in the ledger, where it is put now; None where it has that answer already.
+
+    Ids become visible in their order, so that whoever follows the ledger by them misses none.
+    """
+    insert = postgresql.insert if engine.dialect.name == "postgresql" else sqlite.insert
+    with database.write(engine) as conn:
+        database.alone(conn, database.LEDGER_LOCK)
+        fresh = insert(predictions).values(**row).on_conflict_do_nothing().returning(predictions.c.id)
+        ident: int | None = conn.scalar(fresh)
+    return ident
 
 
 def page(
@@ -335,6 +300,14 @@ def page(
         statement = statement.where(predictions.c.market_id == market_id)
     if before_id is not None:
         statement = statement.where(predictions.c.id < before_id)
+    return [_entry(row) for row in conn.execute(statement)]
+
+
+def after(conn: Connection, after_id: int, limit: int, market_id: int | None = None) -> list[Entry]:
+    """Up to `limit` rows of the ledger that came after that one, oldest first, of one market or all."""
+    statement = _select().where(predictions.c.id > after_id).order_by(predictions.c.id).limit(limit)
+    if market_id is not None:
+        statement = statement.where(predictions.c.market_id == market_id)
     return [_entry(row) for row in conn.execute(statement)]
 
 
@@ -393,6 +366,8 @@ def _entry(row: Row[Any]) -> Entry:
             level=row.level,
             skill=row.skill,
             weights=row.weights,
+            position=row.position,
+            pays_up_to_bps=row.pays_up_to_bps,
         )
     else:
         signal = Abstention(market, row.as_of, row.version_id, Reason(row.reason), row.detail)

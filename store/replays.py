@@ -24,7 +24,6 @@ from store import database
 from store.database import Engine
 from store.derivations import Answered, Derived, Rules, derive
 from store.markets import MarketRow
-from store.predictions import DOUBTS
 from store.settings import Signals
 from store.tables import predictions
 from store.versions import Promotion
@@ -91,7 +90,7 @@ def replay(
     since: datetime | None,
     until: datetime | None,
     stale_after_timeframes: float,
-    doubts: Signals = DOUBTS,
+    doubts: Signals = Signals(),
     progress: Callable[[float], None] = lambda share: None,
 ) -> Replay:
     """Derives every answer for the bars that closed from `since` to `until` again, and compares it with the ledger.

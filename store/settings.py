@@ -69,10 +69,26 @@ class Service(Section):
 
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
+    workers: int = Field(default=1, ge=1)  # processes that answer, beside the one worker of jobs
+    keep_alive_seconds: float = Field(default=75.0, gt=0)  # of a connection without a request
+    headers_seconds: float = Field(default=10.0, gt=0)  # until a request's headers have come whole
     require_keys: bool = False  # beyond loopback keys are always required
     max_body_bytes: int = Field(default=16 * 1024 * 1024, gt=0)
     max_bars_per_request: int = Field(default=10_000, gt=0)
+    max_batch_markets: int = Field(default=1_000, gt=0)  # of one `POST /v1/predict/batch`
+    max_streams: int = Field(default=100, gt=0)  # open at once in one process
+    max_streams_per_key: int = Field(default=20, gt=0)
+    heartbeat_seconds: float = Field(
+        default=15.0, gt=0
+    )  # between the comments of a stream that has no events
+    body_seconds: float = Field(default=10.0, gt=0)  # until a request's body has arrived
+    # of each key in one process, without keys of each address. None: a generous one for keys, none without; 0: none
+    requests_per_second: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    burst: int = Field(default=2_000, ge=1)  # requests at once before that counts
     stale_after_timeframes: float = Field(default=2.0, gt=0)
+    # where answers wait for a database that is away, and how many of them at most
+    journal: Path = Field(default_factory=lambda: user_data_path("barprop") / "journal")
+    journal_rows: int = Field(default=10_000, gt=0)
 
 
 class Jobs(Section):
@@ -82,6 +98,9 @@ class Jobs(Section):
     poll_seconds: float = Field(default=0.5, gt=0)
     heartbeat_seconds: float = Field(default=5.0, gt=0)
     lease_seconds: float = Field(default=30.0, gt=0)
+    max_queued: int = Field(
+        default=1_000, ge=1
+    )  # jobs that were asked for and wait; scheduled ones do not count
     # a folder of SYMBOL_TIMEFRAME.(parquet|feather|csv|json) that the ingest schedule reads
     inbox: Path | None = None
 
@@ -262,10 +281,11 @@ class Portfolio(Section):
     kelly_fraction: float = 0.5  # of `kelly`
     target_volatility_bps: float = 50.0  # of `volatility`: of the capital over the horizon
 
-    def chosen(self) -> policies.Policy:
-        """As positions are made by it."""
+    def chosen(self, policy: str | None = None) -> policies.Policy:
+        """As positions are made by it, or by another policy with the same limits. Raises BadInput for one that is none."""
         named = self.model_dump()
-        return policies.Policy(named.pop("policy"), **named)
+        configured = named.pop("policy")
+        return policies.Policy(policy or configured, **named)
 
     @model_validator(mode="after")
     def _is_a_policy(self) -> "Portfolio":
@@ -280,6 +300,14 @@ class Log(Section):
     """What is written to stderr."""
 
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "WARNING"
+    format: Literal["console", "json"] = "console"  # json: one object a line
+
+
+class Otel(Section):
+    """Traces of requests, by OpenTelemetry."""
+
+    # a collector's OTLP address over HTTP; None: what OTEL_EXPORTER_OTLP_ENDPOINT names, else there are no traces
+    endpoint: str | None = Field(default=None, pattern=r"^https?://[^/@?#]+(/[^@?#]*)?$")
 
 
 class Settings(BaseSettings):
@@ -299,6 +327,7 @@ class Settings(BaseSettings):
     backtest: Backtest = Field(default_factory=Backtest)
     portfolio: Portfolio = Field(default_factory=Portfolio)
     log: Log = Field(default_factory=Log)
+    otel: Otel = Field(default_factory=Otel)
 
     @classmethod
     def settings_customise_sources(

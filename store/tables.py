@@ -146,7 +146,16 @@ schedules = Table(
     Column("params", Document, nullable=False),
     Column("enabled", Boolean, nullable=False, default=True),
     Column("updated_at", Moment, nullable=False),
+    Column("due_at", Moment),  # when it is to fire next, as its last firing left it; null: nobody has followed it yet
     UniqueConstraint("kind"),
+)
+
+# The workers that live; a row's age tells one that died without a word.
+workers = Table(
+    "workers",
+    metadata,
+    Column("owner", String(64), primary_key=True),  # as in the rows of its jobs
+    Column("seen_at", Moment, nullable=False),
 )
 
 versions = Table(

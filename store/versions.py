@@ -136,6 +136,12 @@ def page(
     return [_version(row) for row in conn.execute(statement)]
 
 
+def ids(conn: Connection, market_id: int) -> list[int]:
+    """Every version of a market, newest first."""
+    own = select(versions.c.id).where(versions.c.market_id == market_id)
+    return list(conn.scalars(own.order_by(versions.c.id.desc())))
+
+
 def record(
     conn: Connection,
     market_id: int,

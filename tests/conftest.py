@@ -16,7 +16,7 @@ Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 
 
 # What is meant for the tests themselves, not for the program.
-OURS = {"BARPROP_CI", "BARPROP_REAL_BARS"}
+OURS = {"BARPROP_ADAPTERS", "BARPROP_CI", "BARPROP_REAL_BARS"}
 
 
 def pytest_configure(config: pytest.Config) -> None:

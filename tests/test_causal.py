@@ -16,8 +16,8 @@ from jobs import executors
 from model import backtest, bars, dataset, features
 from model.bars import Bars
 from model.predictions import Prediction
-from model.predictor import Predictor
 from store.database import Engine
+from store.loaded import Versions
 from store.settings import Settings, load
 from tests.model import synthetic
 
@@ -31,7 +31,7 @@ SETTINGS: Settings = load(training={"window_bars": WINDOW})
 def lived(engine: Engine, history: Bars) -> dict[datetime, Prediction]:
     """What was served for each bar, with a retrain at the close of every REFIT_EVERY-th one."""
     served: dict[datetime, Prediction] = {}
-    predictors: dict[int, Predictor] = {}
+    predictors: Versions = {}
     first = features.WARMUP + WINDOW  # the bar at whose close a whole window of rows has known labels
     store.bars.add(engine, MARKET, history.head(first), HOUR.close_of(history["ts"][first - 1]))
     with store.database.read(engine) as conn:
@@ -39,7 +39,7 @@ def lived(engine: Engine, history: Bars) -> dict[datetime, Prediction]:
     for i in range(first, len(history)):
         now = HOUR.close_of(history["ts"][i])
         store.bars.add(engine, MARKET, history[i : i + 1], now)
-        signal = store.predictions.answer(engine, MARKET, now, predictors, 2.0).signal
+        signal = store.predictions.answer(engine, MARKET, now, predictors).signal
         if isinstance(signal, Prediction):
             served[signal.as_of] = signal
         if (i - first) % REFIT_EVERY == 0:

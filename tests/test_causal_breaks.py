@@ -63,7 +63,7 @@ def test_live_and_in_a_backtest_the_same_bars_have_no_number(engine: Engine) -> 
     for i in range(FIRST, len(BARS)):
         now = HOUR.close_of(BARS["ts"][i])
         store.bars.add(engine, MARKET, BARS[i : i + 1], now)
-        live.append(store.predictions.answer(engine, MARKET, now, loaded, 2.0).signal)
+        live.append(store.predictions.answer(engine, MARKET, now, loaded).signal)
     abstained = {FIRST + i: signal.reason for i, signal in enumerate(live) if isinstance(signal, Abstention)}
     gap = [i for i, reason in abstained.items() if reason is Reason.GAP]
     assert set(abstained.values()) <= {Reason.GAP, Reason.OUT_OF_DOMAIN}
@@ -77,7 +77,7 @@ def test_live_and_in_a_backtest_the_same_bars_have_no_number(engine: Engine) -> 
     # that a break would end its label, the bar before it could not know; the newest bar's label is yet to come
     unknowing = {OUTAGE - 1, JUMP - 1, len(BARS) - 1}
     assert set(range(FIRST, len(BARS))) - rows.keys() == unknowing | set(gap)
-    model = loaded[version]
+    model = loaded[version].model
     asked = slice(min(place for i, place in rows.items() if i >= FIRST), len(data))
     doubts = SETTINGS.signals.caution(HOUR.length)
     said, refused, _ = backtest.answers(backtest.fresh(model), data, asked, doubts)
@@ -104,7 +104,7 @@ def test_live_and_in_a_backtest_the_same_bars_have_no_number(engine: Engine) -> 
         JUMP + AFTER_JUMP + 1,
     ):
         at = HOUR.close_of(BARS["ts"][i])
-        again, _ = store.predictions.answer_at(engine, MARKET, at, now, loaded, version, 2.0)
+        again, _ = store.predictions.answer_at(engine, MARKET, at, now, loaded, version)
         assert again == live[i - FIRST]
 
 
@@ -115,7 +115,7 @@ def test_an_abstention_says_what_is_broken(engine: Engine) -> None:
 
     def detail(i: int) -> str:
         at = HOUR.close_of(BARS["ts"][i])
-        signal, _ = store.predictions.answer_at(engine, MARKET, at, now, {}, version, 2.0)
+        signal, _ = store.predictions.answer_at(engine, MARKET, at, now, {}, version)
         assert isinstance(signal, Abstention)
         return signal.detail
 
@@ -142,7 +142,7 @@ def test_a_bar_that_is_corrected_breaks_nothing_any_more(engine: Engine) -> None
         (left,) = store.breaks.all(conn, market_id, HOUR, breaks.JUMP_Z)
     assert left == found[0]
     at = HOUR.close_of(BARS["ts"][JUMP + 10])
-    signal, _ = store.predictions.answer_at(engine, MARKET, at, now, {}, version, 2.0)
+    signal, _ = store.predictions.answer_at(engine, MARKET, at, now, {}, version)
     assert isinstance(signal, Prediction)
 
 
@@ -164,5 +164,6 @@ def test_a_habit_that_is_older_than_the_newest_bars_is_looked_up(engine: Engine,
         market_id = store.markets.need(conn, market).id
         tail = store.bars.read(conn, market_id, length, last=features.HISTORY)
         assert breaks.find(tail, length).under(tail["ts"]) is not None
-        under = store.breaks.under(conn, market_id, length, tail, breaks.JUMP_Z)
+        found, ts = store.breaks.beside(conn, market_id, length, tail, 1, breaks.JUMP_Z)
+        under = found.under(ts)
     assert (under is None) == read_on

@@ -23,8 +23,8 @@ from model import backtest, bars, dataset, features, predictor
 from model.bars import Bars
 from model.errors import BadInput, TrainingFailed
 from model.predictions import Abstention, Prediction, Reason, Signal
-from model.predictor import Predictor
 from store.database import Engine
+from store.loaded import Versions
 from store.settings import Settings, load
 from tests.model import synthetic
 
@@ -68,13 +68,13 @@ def retrain(engine: Engine, now: datetime, settings: Settings = SETTINGS) -> dic
     return executors.finish(engine, job, keep)
 
 
-def ask(engine: Engine, now: datetime, predictors: dict[int, Predictor] | None = None) -> Signal:
-    return store.predictions.answer(engine, ETH, now, {} if predictors is None else predictors, 2.0).signal
+def ask(engine: Engine, now: datetime, predictors: Versions | None = None) -> Signal:
+    return store.predictions.answer(engine, ETH, now, {} if predictors is None else predictors).signal
 
 
 def lived(engine: Engine) -> Iterator[Signal]:
     """What was served for each bar, with a retrain at the close of every REFIT_EVERY-th one."""
-    predictors: dict[int, Predictor] = {}
+    predictors: Versions = {}
     add(engine, ETH, OWN.head(FIRST))
     add(engine, BTC, others(OWN.head(FIRST)))
     for i in range(FIRST, len(OWN)):
@@ -150,12 +150,12 @@ def test_an_input_that_comes_late_changes_no_answer_that_was_given(database: Eng
     assert isinstance(first, Prediction)
     add(database, BTC, OTHER[i : i + 1])
     assert ask(database, now) == first
-    assert store.predictions.answer_at(database, ETH, now, now, {}, None, 2.0)[0] != first
+    assert store.predictions.answer_at(database, ETH, now, now, {}, None)[0] != first
 
     # and bars of later hours are not there for an earlier one
-    then = store.predictions.answer_at(database, ETH, now, now, {}, None, 2.0)[0]
+    then = store.predictions.answer_at(database, ETH, now, now, {}, None)[0]
     add(database, BTC, OTHER[i + 1 : i + 5])
-    assert store.predictions.answer_at(database, ETH, now, now, {}, None, 2.0)[0] == then
+    assert store.predictions.answer_at(database, ETH, now, now, {}, None)[0] == then
 
 
 def test_an_input_that_jumps_is_told_by_name(engine: Engine) -> None:
@@ -181,7 +181,7 @@ def test_asked_for_a_past_moment_a_version_says_what_its_training_row_says(datab
     data = dataset.from_bars(OWN, HOUR, config, others={BTC: OTHER})
     for i in (-1, -2, -3, -5, -8, -200):
         at = now + i * HOUR.length
-        said = store.predictions.answer_at(database, ETH, at, now, {}, None, 2.0)[0]
+        said = store.predictions.answer_at(database, ETH, at, now, {}, None)[0]
         k = int(np.searchsorted(data.closed_at, store.tables.micros(at)))
         forecast = model.predict(data.X[k], float(data.scale[k]), float(data.close[k]))
         assert isinstance(said, Prediction)
@@ -196,7 +196,7 @@ def test_asked_for_a_past_moment_a_version_says_what_its_training_row_says(datab
 def test_an_input_with_too_few_bars_is_told_by_name(engine: Engine) -> None:
     now = trained(engine)
     early = HOUR.close_of(OWN["ts"][300])
-    said = store.predictions.answer_at(engine, ETH, early, now, {}, None, 2.0)[0]
+    said = store.predictions.answer_at(engine, ETH, early, now, {}, None)[0]
     assert isinstance(said, Abstention)
     assert said.reason is Reason.TOO_FEW_BARS
     assert said.detail.startswith("the input 4h has fewer than 257 bars")

@@ -135,7 +135,7 @@ def test_asked_again_about_the_past_the_version_says_the_same_to_the_bit(lived: 
     for row in ledger(lived):
         at = datetime.fromisoformat(row["as_of"])
         signal, in_sample = store.predictions.answer_at(
-            lived, MARKET, at, at, predictors, row["version"], 2.0
+            lived, MARKET, at, at, predictors, row["version"]
         )
         assert signal.p_up == row["p_up"]  # type: ignore[union-attr]
         assert not in_sample

@@ -34,13 +34,13 @@ from model.config import TrainConfig
 from model.dataset import Dataset
 from model.predictions import Prediction
 from model.predictor import Predictor
+from store.loaded import Versions
 
 T = TypeVar("T")
 
 MARKET = Market("SYNTHETIC", "1h")
 HOUR = bars.timeframe(MARKET.timeframe)
 LEARNED = 2_000  # rows that the version has learned from, before those that are replayed
-STALE_AFTER = 2.0  # timeframes
 STEPS = ("features", "forward pass, calibration, caution", "score", "ledger rows")
 
 
@@ -120,13 +120,13 @@ def bar_by_bar(count: int, members: int) -> Replayed:
         now = HOUR.close_of(history["ts"][first - 1])
         store.bars.add(engine, MARKET, history.head(first), now)
         _train(engine, now, members)
-        predictors: dict[int, Predictor] = {}
+        predictors: Versions = {}
         for i in range(first, len(history)):
             now = HOUR.close_of(history["ts"][i])
             begun = time.perf_counter()
             store.bars.add(engine, MARKET, history[i : i + 1], now)
             added = time.perf_counter()
-            said = store.predictions.answer(engine, MARKET, now, predictors, STALE_AFTER).signal
+            said = store.predictions.answer(engine, MARKET, now, predictors).signal
             answered = time.perf_counter()
             store.outcomes.score(engine, now)
             scored = time.perf_counter()

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import polars as pl
 
+from model import extras
 from model.bars import BAR_SCHEMA, PRICES, Timeframe, iso
 from model.errors import BadInput, Unreachable
 
@@ -73,9 +74,7 @@ def connect(
     try:
         import ccxt
     except ModuleNotFoundError as error:
-        raise BadInput(
-            f"the package {error.name} is not there: pip install '.[exchanges]' in Barprop's folder"
-        ) from error
+        raise extras.missing(error.name, "exchanges") from error
     if name not in ccxt.exchanges:
         raise BadInput(f"ccxt knows no exchange {name!r}: its names are such as binance, bybit, kraken")
     # proxies are taken from the environment, as elsewhere; the last answer tells garbage from an answer

@@ -40,9 +40,18 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("actor", "key", name="pk_idempotency_keys"),
     )
     op.create_index("ix_idempotency_keys_created_at", "idempotency_keys", ["created_at"])
+    op.add_column("schedules", sa.Column("due_at", sa.BigInteger))
+    op.create_table(
+        "workers",
+        sa.Column("owner", sa.String(64), nullable=False),
+        sa.Column("seen_at", sa.BigInteger, nullable=False),
+        sa.PrimaryKeyConstraint("owner", name="pk_workers"),
+    )
 
 
 def downgrade() -> None:
+    op.drop_table("workers")
+    op.drop_column("schedules", "due_at")
     op.drop_table("idempotency_keys")
     op.drop_table("audit")
     for name in ACTED_ON:

@@ -16,6 +16,7 @@ import typer
 
 from model.errors import BarpropError, Unreachable
 from service.cli import (
+    audit,
     backtest,
     config,
     db,
@@ -55,6 +56,7 @@ for command in (
     tune.tune,
     replay.replay,
     doctor.doctor,
+    audit.audit,
 ):
     app.command()(command)
 for group in (

@@ -52,6 +52,22 @@ def backtest(
     horizon: Annotated[
         int | None, typer.Option("--horizon", min=1, help="Bars ahead that are predicted.")
     ] = None,
+    policy: Annotated[
+        str | None,
+        typer.Option(
+            "--policy",
+            help="How a forecast becomes a position: cost_aware, sign, threshold, kelly, volatility.",
+            show_default="portfolio.policy",
+        ),
+    ] = None,
+    baseline: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--baseline",
+            help="What it is compared with beside the base rate, as often as needed: no_change, logistic, lightgbm.",
+            show_default="backtest.baselines",
+        ),
+    ] = None,
     report: Annotated[
         Path | None, typer.Option("--report", dir_okay=False, help="Write a page that needs no network here.")
     ] = None,
@@ -78,13 +94,22 @@ def backtest(
     Each bar is predicted by a network that had not seen it, by the same functions that serve. Scores stand beside
     the base rate, trading figures (after fees and slippage) beside buy and hold.
     """
+    from model.baselines import BASELINES
+    from model.portfolio.policies import RULES
+
     market = options.market(symbol, timeframe)
+    for option, named, known in (
+        ("--policy", [policy] if policy else [], RULES),
+        ("--baseline", baseline or [], BASELINES),
+    ):
+        if unknown := [name for name in named if name not in known]:
+            raise options.WrongUsage(f"{option} {unknown[0]} is none; there are {', '.join(known)}")
     if expanding and window is not None:
         raise options.WrongUsage("--expanding has no --window: leave one of them out")
     given = {
         **{"window": window, "refit_every": refit_every, "first": first, "last": last},
         **{"expanding": expanding, "by_need": by_need, "warm": warm, "resume": resume},
-        **{"members": members, "horizon": horizon},
+        **{"members": members, "horizon": horizon, "policy": policy, "baselines": baseline},
     }
     params = {name: value for name, value in given.items() if value}
     if report is not None and report == parquet:

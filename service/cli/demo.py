@@ -100,6 +100,7 @@ def prepare(engine: Engine, settings: Settings, watch: Callable[[float], None]) 
     import store.bars
     import store.clock
     import store.database
+    import store.forecasts
     import store.predictions
     import store.schedules
     from jobs.executors import machine_now
@@ -127,9 +128,9 @@ def prepare(engine: Engine, settings: Settings, watch: Callable[[float], None]) 
         results.append(running.run(engine, settings, kind, market, params, watch=part))
         part(1.0)
     *trained, backtest = results
-    stale_after = settings.service.stale_after_timeframes
+    terms = store.forecasts.terms(settings)
     answers = {
-        m: store.predictions.answer(engine, m, now, {}, stale_after, settings.signals) for m in samples
+        m: store.predictions.answer(engine, m, now, {}, terms) for m in samples
     }
     document = {
         "market": asdict(first),

@@ -104,7 +104,17 @@ def _of_file(
 
     with opening.database() as (_, engine):
         now = store.clock.now(engine)
-        return ingest_file(engine, file, market, now, tz=tz, stamp=stamp, columns=columns).document()
+        report = ingest_file(
+            engine,
+            file,
+            market,
+            now,
+            tz=tz,
+            stamp=stamp,
+            columns=columns,
+            noted=lambda conn, counts: options.noted(conn, "bars.push", str(market), counts),
+        )
+        return report.document()
 
 
 def _of_exchange(

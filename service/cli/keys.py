@@ -5,10 +5,14 @@ from typing import Annotated
 
 import typer
 
-from service.cli import opening, output
+from service.cli import opening, options, output
 from service.cli.options import AsJson, WrongUsage
 
-app = typer.Typer(name="keys", help="Make, list and revoke API keys.")
+KeyName = Annotated[
+    str, typer.Argument(help="Its prefix or its id, see `barprop keys list`.", show_default=False)
+]
+
+app = typer.Typer(name="keys", help="Make, list, rotate and revoke API keys.")
 
 
 @app.command()
@@ -42,6 +46,7 @@ def create(
     ends = None if expires_days is None else now + timedelta(days=expires_days)
     with opening.database() as (_, engine), store.database.write(engine) as conn:
         key, secret = store.keys.create(conn, name, tuple(scope or ("read", "predict")), now, ends)
+        options.noted(conn, "key.create", *store.keys.noted(key))
     if as_json:
         output.document({**store.keys.document(key), "key": secret})
     else:
@@ -78,13 +83,43 @@ def list_keys(as_json: AsJson = False) -> None:
 
 
 @app.command()
-def revoke(
-    key: Annotated[
-        str, typer.Argument(help="Its prefix or its id, see `barprop keys list`.", show_default=False)
-    ],
+def rotate(
+    key: KeyName,
+    grace: Annotated[
+        str, typer.Option("--grace", help="How long the old one goes on: 15m, 24h, 7d; 0s ends it now.")
+    ] = "24h",
     as_json: AsJson = False,
 ) -> None:
-    """End a key at once.
+    """Make a key of the same name, scopes and end in the place of another, which goes on for a while.
+
+    \b
+    barprop keys rotate 3
+    barprop keys rotate 3 --grace 7d
+
+    The new secret is shown this once. Give it to whoever uses the old one before that ends.
+    """
+    length = options.duration(grace)
+
+    import store.database
+    import store.keys
+
+    with opening.database() as (_, engine), store.database.write(engine) as conn:
+        made, secret, old = store.keys.rotate(conn, key, datetime.now(UTC), length)
+        target, detail = store.keys.noted(old)
+        options.noted(conn, "key.rotate", target, {**detail, "new": made.prefix})
+    documents = store.keys.document(made), store.keys.document(old)
+    if as_json:
+        output.document({**documents[0], "key": secret, "replaces": documents[1]})
+    else:
+        output.line(secret)
+        output.note(
+            f"this key of {made.name} is not shown again; the old one, {old.prefix}, ends at {documents[1]['expires_at']}"
+        )
+
+
+@app.command()
+def revoke(key: KeyName, as_json: AsJson = False) -> None:
+    """End a key at once; a service obeys within two seconds.
 
     \b
     barprop keys revoke 3
@@ -92,8 +127,11 @@ def revoke(
     import store.database
     import store.keys
 
+    now = datetime.now(UTC)
     with opening.database() as (_, engine), store.database.write(engine) as conn:
-        revoked = store.keys.revoke(conn, key, datetime.now(UTC))
+        revoked = store.keys.revoke(conn, key, now)
+        if revoked.revoked_at == now:
+            options.noted(conn, "key.revoke", *store.keys.noted(revoked))
     if as_json:
         output.document(store.keys.document(revoked))
     else:

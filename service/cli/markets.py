@@ -133,6 +133,8 @@ def _set_paused(symbol: str, timeframe: str, paused: bool, as_json: bool) -> Non
     with opening.database() as (_, engine), store.database.write(engine) as conn:
         row = store.markets.need(conn, market)
         store.markets.set_paused(conn, row.id, paused)
+        if row.paused != paused:
+            options.noted(conn, "market.pause" if paused else "market.resume", str(market), {})
     if as_json:
         output.document({"market": asdict(market), "paused": paused})
     else:

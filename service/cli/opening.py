@@ -23,7 +23,7 @@ def settings(**flags: dict[str, Any]) -> Settings:
         loaded = store.settings.load(**flags)
     except BadInput as error:
         raise WrongUsage(str(error)) from error
-    jobs.logs.to_stderr(loaded.log.level)
+    jobs.logs.to_stderr(loaded.log)
     return loaded
 
 

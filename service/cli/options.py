@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import TYPE_CHECKING, Annotated
+import re
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from model.errors import BadInput
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from model.bars import Market
+    from store.audit import Action
+    from store.database import Connection
 
 Symbol = Annotated[str, typer.Argument(help="The market's symbol, e.g. ETHUSDT.", show_default=False)]
 Timeframe = Annotated[
@@ -45,6 +50,25 @@ def any_market(symbol: str | None, timeframe: str | None) -> Market | None:
     if timeframe is None:
         raise WrongUsage(f"a market is two arguments: {symbol} and the length of its bars, e.g. 1h")
     return market(symbol, timeframe)
+
+
+_DURATION = re.compile(r"(\d{1,6})([smhd])")
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+
+def duration(text: str) -> timedelta:
+    """The length of time that a text such as `90s`, `15m`, `24h` or `7d` names."""
+    match = _DURATION.fullmatch(text)
+    if match is None:
+        raise WrongUsage(f"{text!r} is not a length of time; write it as 90s, 15m, 24h or 7d")
+    return timedelta(**{_UNITS[match[2]]: int(match[1])})
+
+
+def noted(conn: Connection, action: Action, target: str, detail: Mapping[str, Any]) -> None:
+    """Writes a change that a command makes into the audit log, in the change's own transaction."""
+    import store.audit
+
+    store.audit.note(conn, store.audit.COMMAND_LINE, action, target, detail, datetime.now(UTC))
 
 
 def moment(text: str) -> datetime:

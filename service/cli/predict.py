@@ -40,17 +40,18 @@ def predict(
 
     import model.predictions
     import store.clock
+    import store.forecasts
     import store.predictions
 
     with opening.database() as (settings, engine):
         opening.features(settings)
-        now, stale_after = store.clock.now(engine), settings.service.stale_after_timeframes
+        now, terms = store.clock.now(engine), store.forecasts.terms(settings)
         if moment is None and version is None:
-            answer = store.predictions.answer(engine, market, now, {}, stale_after, settings.signals)
+            answer = store.predictions.answer(engine, market, now, {}, terms)
             content = model.predictions.document(answer.signal)
         else:
             signal, in_sample = store.predictions.answer_at(
-                engine, market, moment, now, {}, version, stale_after, settings.signals
+                engine, market, moment, now, {}, version, terms
             )
             content = {**model.predictions.document(signal), "in_sample": in_sample}
     if as_json:
@@ -77,8 +78,19 @@ def show(content: dict[str, Any]) -> None:
             f"up in {content['horizon']} bar(s)": output.percent(content["p_up"]),
             "expected return": f"{100 * content['expected_return']:+.3f} %",
             "price": f"{content['price']:.6g}, {content['level']:.0%} between {low:.6g} and {high:.6g}",
+            "position": _held(content["position"], content["pays_up_to_bps"]),
             "skill": skill[content["skill"]],
         }
     )
     if content.get("in_sample"):
         output.line("this version learned from that bar's outcome: its answer shows no skill")
+
+
+def _held(position: float | None, pays_up_to_bps: float | None) -> str:
+    """What the market's policy asks to hold."""
+    if position is None:
+        return "not kept then"
+    if not position or pays_up_to_bps is None:
+        return "none"
+    side = "long" if position > 0 else "short"
+    return f"{side} {abs(position):.0%} of the capital; pays where a round trip costs less than {pays_up_to_bps:.1f} bps"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from model.errors import BadInput
-from service.cli import opening, output
+from service.cli import opening, options, output
 from service.cli.options import AsJson, WrongUsage
 
 if TYPE_CHECKING:
@@ -87,6 +87,7 @@ def set_schedule(
         params = {**(before.params if before else {}), **changed}
         on = enabled if enabled is not None else (before.enabled if before else True)
         now = store.schedules.set(conn, kind, when, params, on, datetime.now(UTC))
+        options.noted(conn, "schedule.set", kind, {"trigger": when, "params": params, "enabled": on})
     if as_json:
         output.document(_document(now))
     else:

@@ -1,17 +1,17 @@
-"""`barprop serve`: the service, and one worker beside it in a process of its own."""
+"""`barprop serve`: the service, in one process or several, and one worker beside it in a process of its own."""
 
 from __future__ import annotations
 
 import errno
 import logging
 import os
-import signal
 import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -27,8 +27,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# SIGTERM is answered within 15 s: requests under way get this long, the worker, told at the same time, that long.
-GRACEFUL_SECONDS = 5
+# SIGTERM is answered within 15 s: the worker, told at the same time as those that answer, gets this long.
 WORKER_SECONDS = 10.0
 # A worker that dies by itself (killed for its memory, say) is started again after this pause.
 RESTART_SECONDS = 5.0
@@ -42,6 +41,9 @@ def serve(
     port: Annotated[
         int | None, typer.Option("--port", min=0, max=65535, help="0: any free one.", show_default="8000")
     ] = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=1, help="Processes that answer.", show_default="1")
+    ] = None,
     with_worker: Annotated[
         bool, typer.Option("--worker/--no-worker", help="Run a worker beside the service.")
     ] = True,
@@ -53,6 +55,7 @@ def serve(
     \b
     barprop serve
     barprop serve --port 9000
+    barprop serve --workers 4
     barprop keys create my-bot && barprop serve --host 0.0.0.0
 
     \b
@@ -62,7 +65,8 @@ def serve(
     The page is at /, the description of the routes at /docs. On this machine no key is needed. Ctrl-C or SIGTERM
     stops it. With --json the document tells the address, once it answers.
     """
-    given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
+    flagged = {"host": host, "port": port, "workers": workers}
+    given = {name: value for name, value in flagged.items() if value is not None}
     flags: dict[str, dict[str, Any]] = {"service": given} if given else {}
 
     import store.database
@@ -94,52 +98,25 @@ def _answer(
     parent_pipe: bool,
 ) -> None:
     """Runs the service until it is told to stop; `ready` is called once it answers."""
-    import uvicorn
-
     import store.clock
+    from service import tracing
     from service.app import create_app
+    from service.cli import answering, several
 
-    app = create_app(engine, settings, lambda: store.clock.now(engine))
-    asked, stopping = threading.Event(), threading.Event()
-
-    class Server(uvicorn.Server):
-        """Says when it is ready, and stops the worker as soon as it stops itself."""
-
-        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-            await super().startup(sockets)
-            if self.started:
-                ready()
-
-        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-            app.state.stopping = True
-            stopping.set()
-            await super().shutdown(sockets)
-
-    server = Server(
-        uvicorn.Config(
-            app,
-            loop="uvloop" if sys.platform != "win32" else "asyncio",
-            http="httptools",
-            access_log=False,
-            log_config=None,  # ours goes to stderr already, a line a record
-            timeout_graceful_shutdown=GRACEFUL_SECONDS,
-        )
-    )
-
-    def stop(*_: object) -> None:
-        asked.set()
-        server.should_exit = True
-
-    # Ours from before until after uvicorn's own: it raises the signal again once it has shut down, and the
-    # default handler would then end this process with 143.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop)
+    stop, stopping = threading.Event(), threading.Event()
+    answering.heed_signals(stop)
     if parent_pipe:
-        parent.watch(stop)
+        parent.watch(stop.set)
+    if settings.service.workers > 1:
+        tracing.wanted(settings)  # what is missing for it is said once, and here
+        answers = partial(several.run, settings)
+    else:
+        app = create_app(engine, settings, lambda: store.clock.now(engine))
+        answers = partial(answering.run, app, settings)
     with beside(settings, stopping) if with_worker else nullcontext():
-        server.run(sockets=[listening])
-    if not (server.started or asked.is_set()):
-        raise typer.Exit(1)  # its start failed, and the log says why
+        started = answers(listening, ready, stopping.set, stop)
+    if not started:
+        raise typer.Exit(1)  # and the log says why
 
 
 def bind(host: str, port: int) -> socket.socket:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from model import extras
 from model.errors import BadInput
 from service.cli import opening, options, output
 from service.cli.options import AnySymbol, AnyTimeframe, AsJson, Limit, Symbol, Timeframe, WrongUsage
@@ -91,6 +92,7 @@ def promote(version: VersionId, as_json: AsJson = False) -> None:
             row = store.markets.need(conn, found.market)
             if store.versions.champion(conn, row.id) != version:
                 store.versions.promote(conn, row, version, "promoted by hand", now)
+                options.noted(conn, "version.promote", f"version {version}", {"market": str(row.market)})
             found = store.versions.get(conn, version)
     _show(found, as_json)
 
@@ -114,6 +116,7 @@ def rollback(symbol: Symbol, timeframe: Timeframe, as_json: AsJson = False) -> N
         with store.database.write(engine) as conn:
             row = store.markets.need(conn, market)
             version = store.versions.rollback(conn, row.id, now, store.versions.takes_effect(conn, row, now))
+            options.noted(conn, "version.rollback", str(market), {"version": version})
             found = store.versions.get(conn, version)
     _show(found, as_json)
 
@@ -140,9 +143,7 @@ def export(
     try:
         import model.onnx
     except ModuleNotFoundError as error:
-        raise WrongUsage(
-            f"the package {error.name} is not there: pip install '.[onnx]' in Barprop's folder"
-        ) from error
+        raise WrongUsage(str(extras.missing(error.name, "onnx"))) from error
     target = _target(file, force)
 
     import model.predictor

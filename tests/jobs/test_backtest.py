@@ -1,6 +1,7 @@
 """The backtest as a job: its document, what is kept of it, and that it reads no more than it needs."""
 
 import io
+import json
 from datetime import timedelta
 from typing import Any
 
@@ -178,6 +179,18 @@ def test_real_hourly_bars_have_the_skill_that_was_found_in_them(engine: Engine) 
 def test_the_newest_bars_are_judged_whatever_the_first_training_had(engine: Engine) -> None:
     said = backtest(engine, ingest(engine), first=300, last=200)
     assert said["rows"] == 200
+
+
+def test_policy_and_baselines_of_the_job_go_before_the_settings(engine: Engine) -> None:
+    market_id = ingest(engine)
+    said = backtest(engine, market_id, policy="sign", baselines=["no_change"])
+    assert set(said["scores"]) == {"model", "base_rate", "no_change"}
+    with store.database.read(engine) as conn:
+        (described,) = conn.exec_driver_sql("SELECT config FROM backtests").scalars()
+    assert json.loads(described)["trading"] == SETTINGS.portfolio.chosen("sign").document()
+    usual = backtest(engine, market_id)
+    assert usual["trading"]["strategy"] != said["trading"]["strategy"]
+    assert usual["scores"]["model"] == said["scores"]["model"]
 
 
 def test_a_window_that_grows_has_no_length(engine: Engine) -> None:

@@ -13,9 +13,9 @@ import store.bars
 import store.clock
 import store.jobs
 import store.markets
-from jobs import schedule
+from jobs import executors, schedule
 from jobs.sources import exchanges
-from model.bars import TS, Bars, Market, timeframe
+from model.bars import TS, Bars, Market, iso, timeframe
 from model.errors import BadBars, BadInput, Unreachable
 from store import database as db
 from store.database import Engine
@@ -297,6 +297,37 @@ def test_a_paused_market_is_left_alone(database: Engine, binance: Binance) -> No
     binance.asked.clear()
     assert run(database, settings(binance), NOW + 5 * HOUR) == {"markets": [], "failed": []}
     assert binance.asked == []
+
+
+# ---------------------------------------------------------------- the job that brings one market's past
+
+
+def past(engine: Engine, told: Settings, market: Market = BTC, **params: str) -> dict[str, Any]:
+    """One backfill from claim to end, of a market that may have no bars."""
+    with db.read(engine) as conn:
+        row = store.markets.find(conn, market)
+    named = {"symbol": market.symbol, "timeframe": market.timeframe, **params}
+    job = store.jobs.start(engine, "backfill", row and row.id, named, "me", NOW, LEASE)
+    return executors.finish(
+        engine, job, executors.KINDS["backfill"](engine, job, told, lambda: NOW, lambda done: None)
+    )
+
+
+def test_a_backfill_job_brings_a_markets_past_from_its_source(database: Engine, binance: Binance) -> None:
+    told = settings(binance)
+    middle, end = CLOSED["ts"][1_000], CLOSED["ts"][1_200]
+    report = past(database, told, since=iso(middle), until=iso(end))
+    assert kept(database).equals(CLOSED.slice(1_000, 200))
+    assert report["added"] == 200
+    report = past(database, told, since=iso(SINCE))
+    assert kept(database).equals(CLOSED)
+    assert report["added"] == 1_240
+    assert past(database, told, since=iso(SINCE))["added"] == 0
+
+
+def test_a_backfill_job_of_a_market_without_a_source_says_so(engine: Engine, binance: Binance) -> None:
+    with pytest.raises(BadInput, match="ETHUSDT 1h has no source in the settings of this worker"):
+        past(engine, settings(binance), Market("ETHUSDT", "1h"), since=iso(SINCE))
 
 
 # ---------------------------------------------------------------- its schedule

@@ -194,7 +194,7 @@ def test_a_champion_whose_weights_are_damaged_is_replaced(engine: Engine) -> Non
         conn.exec_driver_sql("UPDATE versions SET weights = zeroblob(8) WHERE id = ?", (first,))
     result = retrain(engine, market_id)
     assert result["outcome"] == "promoted"
-    signal = store.predictions.answer(engine, MARKET, NOW, {}, 2.0).signal
+    signal = store.predictions.answer(engine, MARKET, NOW, {}).signal
     assert signal.version in (first, result["version"])
 
 

@@ -26,7 +26,7 @@ def test_an_answer_is_scored_when_its_outcome_is_known_and_once(engine: Engine) 
         market_id = store.markets.need(conn, MARKET).id
     job = store.jobs.start(engine, "retrain", market_id, {}, "test", executors.machine_now(), HOUR)
     executors.perform(engine, job, Settings(), lambda: None)
-    answer = store.predictions.answer(engine, MARKET, close, {}, 2.0)
+    answer = store.predictions.answer(engine, MARKET, close, {})
     assert jobs.score.run(engine, close + HOUR) == 0  # its time has come, its bar has not
     store.bars.add(engine, MARKET, bars.tail(1), close + HOUR)
     assert jobs.score.run(engine, close + HOUR - timedelta(seconds=1)) == 0

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+import jobs.schedule
 import jobs.worker
 import store.bars
 import store.database
@@ -18,6 +19,7 @@ import store.markets
 import store.runs
 import store.schedules
 import store.versions
+import store.workers
 from jobs.executors import machine_now
 from model.bars import Market
 from store.database import Engine
@@ -204,3 +206,44 @@ def rename_tables(engine: Engine, old: str, new: str) -> None:
     """As good as a database that does not answer: whatever is asked of the jobs, it has no such table."""
     with store.database.write(engine) as conn:
         conn.exec_driver_sql(f"ALTER TABLE {old} RENAME TO {new}")
+
+
+def worker_seen(engine: Engine) -> datetime | None:
+    with store.database.read(engine) as conn:
+        return store.workers.seen(conn)
+
+
+def overdue(engine: Engine, before: datetime) -> dict[str, datetime]:
+    with store.database.read(engine) as conn:
+        return store.schedules.overdue(conn, before)
+
+
+def test_a_worker_shows_that_it_lives_until_it_ends(
+    engine: Engine, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs.worker, "LOOK_SECONDS", 0.1)
+    assert worker_seen(engine) is None
+    with working(settings):
+        until(lambda: worker_seen(engine) is not None)
+        first = worker_seen(engine)
+        until(lambda: worker_seen(engine) != first)
+    assert worker_seen(engine) is None
+
+
+def test_a_schedule_that_fires_well_is_never_late_and_one_that_fails_is(
+    engine: Engine, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> list[Job]:
+        raise ValueError("no such folder")
+
+    monkeypatch.setattr(jobs.worker, "LOOK_SECONDS", 0.1)
+    monkeypatch.setitem(jobs.schedule.FIRINGS, "ingest", fail)
+    began = machine_now()
+    with store.database.write(engine) as conn:
+        for kind in ("score", "ingest"):
+            store.schedules.set(conn, kind, "every 1s", {}, True, began)
+    with working(settings):
+        until(lambda: machine_now() > began + timedelta(seconds=5))
+        late = overdue(engine, machine_now() - timedelta(seconds=2.5))
+    assert set(late) == {"ingest"}
+    assert began - timedelta(seconds=1) <= late["ingest"] <= began + timedelta(seconds=3)

@@ -100,7 +100,7 @@ def test_the_page_draws_refreshes_itself_and_loads_nothing_from_elsewhere(
     address: str, browser: webdriver.Chrome, engine: Engine, champion: int, clock: Clock
 ) -> None:
     predictors: dict[int, Any] = {}
-    store.predictions.answer(engine, ETH, clock.now, predictors, 2.0)
+    store.predictions.answer(engine, ETH, clock.now, predictors)
     browser.get(address)
     until(lambda: drawn(browser) == 1)
     assert "ETHUSDT" in text(browser, "h2")
@@ -114,7 +114,7 @@ def test_the_page_draws_refreshes_itself_and_loads_nothing_from_elsewhere(
     clock.now = CLOSE + timedelta(hours=1, minutes=5)
     store.bars.add(engine, ETH, walk(BARS + 1, CLOSE + timedelta(hours=1), seed=8).tail(1), clock.now)
     store.outcomes.score(engine, clock.now)
-    store.predictions.answer(engine, ETH, clock.now, predictors, 2.0)
+    store.predictions.answer(engine, ETH, clock.now, predictors)
     until(lambda: "1 Jul 2024, 01:00 UTC" in text(browser, ".signal"))
     until(lambda: drawn(browser) == 2)
     kept = "return [window.loadedOnce, document.querySelector('.chart').kept, scrollY]"

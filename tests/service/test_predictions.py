@@ -35,6 +35,8 @@ PREDICTION = [
     "level",
     "skill",
     "weights",
+    "position",
+    "pays_up_to_bps",
 ]
 ABSTENTION = ["kind", "market", "as_of", "version", "reason", "detail"]
 

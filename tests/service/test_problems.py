@@ -46,6 +46,7 @@ STATUS = {
     errors.BadBars: 422,
     errors.BadArtifact: 500,
     errors.Busy: 409,
+    errors.QueueFull: 429,
     errors.Unreachable: 503,
     errors.TrainingFailed: 500,
     errors.SeenRows: 500,
@@ -71,7 +72,7 @@ def test_every_error_of_ours_has_its_status(failing: TestClient, error: type[Bar
     response = failing.get(f"/fail/{error.__name__}")
     document = problem(response)
     assert document["status"] == STATUS[error]
-    assert ("retry-after" in response.headers) is (error is errors.Unreachable)
+    assert ("retry-after" in response.headers) is (error in (errors.Unreachable, errors.QueueFull))
     if STATUS[error] != 500:
         assert document["detail"] == "the reason /etc/secret"
 

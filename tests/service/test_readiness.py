@@ -1,7 +1,7 @@
 """Lives, answers, and with which doubts."""
 
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, NoReturn
 
 import pytest
@@ -13,9 +13,11 @@ import store.clock
 import store.database
 import store.jobs
 import store.markets
+import store.schedules
+import store.workers
 from model.errors import Unreachable
 from service.app import create_app
-from service.readiness import DOUBTS
+from service.readiness import CHECKS, DOUBTS, OF_SCHEDULE
 from store.database import Engine
 from store.settings import Settings
 from tests.service.conftest import BARS, CLOSE, ETH, HERE, Clock, walk
@@ -23,13 +25,31 @@ from tests.service.conftest import BARS, CLOSE, ETH, HERE, Clock, walk
 ASK = {"symbol": "ETHUSDT", "timeframe": "1h"}
 
 
-def reasons(client: TestClient) -> list[str]:
+@pytest.fixture(autouse=True)
+def worker(engine: Engine) -> None:
+    """A worker that gave a sign of life just now."""
+    seen(engine, timedelta(0))
+
+
+def seen(engine: Engine, ago: timedelta) -> None:
+    with store.database.write(engine) as conn:
+        store.workers.beat(conn, "me", datetime.now(UTC) - ago)
+
+
+def reasons(client: TestClient, market: object = ASK) -> list[str]:
     response = client.get("/readyz")
     document = response.json()
     assert response.status_code == 200
     assert (document["status"] == "ok") is (document["reasons"] == [])
-    assert all(reason["market"] == ASK and reason["detail"] for reason in document["reasons"])
+    assert (document["status"] == "ok") is (set(document["checks"].values()) == {"ok"})
+    assert all(reason["market"] == market and reason["detail"] for reason in document["reasons"])
     return [reason["reason"] for reason in document["reasons"]]
+
+
+def checks(client: TestClient) -> dict[str, str]:
+    document: dict[str, str] = client.get("/readyz").json()["checks"]
+    assert list(document) == list(CHECKS)
+    return document
 
 
 def test_livez_asks_nothing(client: TestClient, engine: Engine) -> None:
@@ -77,6 +97,57 @@ def test_each_doubt_is_named_and_the_service_still_answers(
 ) -> None:
     CAUSES[reason](client, engine, clock)
     assert reasons(client) == [reason]
+    assert [name for name, found in checks(client).items() if found == "degraded"] == [DOUBTS[reason].check]
+
+
+def unseen(engine: Engine) -> None:
+    with store.database.write(engine) as conn:
+        store.workers.leave(conn, "me")
+
+
+def silent(engine: Engine) -> None:
+    seen(engine, timedelta(seconds=31))
+
+
+def late(engine: Engine) -> None:
+    with store.database.write(engine) as conn:
+        store.schedules.note_due(conn, {"fetch": datetime.now(UTC) - timedelta(seconds=61)})
+
+
+@pytest.mark.parametrize(
+    ("cause", "reason", "says"),
+    [
+        (unseen, "no_worker", "no worker is there"),
+        (silent, "no_worker", "no worker has been seen since"),
+        (late, "overdue", "fetch has been due since"),
+    ],
+)
+def test_what_happens_by_itself_no_more_is_said(
+    client: TestClient, engine: Engine, cause: Callable[[Engine], None], reason: str, says: str
+) -> None:
+    cause(engine)
+    assert reasons(client, market=None) == [reason]
+    assert checks(client) == {**dict.fromkeys(CHECKS, "ok"), "schedule": "degraded"}
+    assert says in client.get("/readyz").json()["reasons"][0]["detail"]
+
+
+def test_a_worker_that_paused_for_a_moment_is_there(client: TestClient, engine: Engine) -> None:
+    seen(engine, timedelta(seconds=29))
+    assert reasons(client) == []
+
+
+def test_without_a_worker_nothing_else_is_said_of_schedules(client: TestClient, engine: Engine) -> None:
+    late(engine)
+    unseen(engine)
+    assert reasons(client, market=None) == ["no_worker"]
+
+
+def test_what_is_switched_off_is_never_late(client: TestClient, engine: Engine) -> None:
+    late(engine)
+    with store.database.write(engine) as conn:
+        (fetch,) = [row for row in store.schedules.all(conn) if row.kind == "fetch"]
+        store.schedules.set(conn, "fetch", fetch.trigger, fetch.params, False, datetime.now(UTC))
+    assert reasons(client) == []
 
 
 def test_a_market_without_a_champion_is_a_doubt(client: TestClient, market_id: int) -> None:
@@ -85,6 +156,8 @@ def test_a_market_without_a_champion_is_a_doubt(client: TestClient, market_id: i
 
 def test_no_doubt_was_forgotten() -> None:
     assert set(DOUBTS) == {*CAUSES, "no_champion"}
+    assert set(OF_SCHEDULE) == {"no_worker", "overdue"}
+    assert set(CHECKS) == {"database", "schema", *(asked.check for asked in DOUBTS.values())}
 
 
 def test_the_last_moment_before_a_doubt_is_none(
@@ -148,6 +221,7 @@ def unready(client: TestClient) -> Any:
     response = client.get("/readyz")
     assert response.status_code == 503
     assert response.json()["status"] == "unready"
+    assert set(response.json()["checks"].values()) - {"ok"} <= {"failed", "unknown"}
     return response.json()["reasons"][0]["reason"]
 
 

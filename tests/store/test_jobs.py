@@ -24,7 +24,7 @@ from sqlalchemy.exc import IntegrityError
 import store.database
 import store.jobs
 from model.bars import Market
-from model.errors import Busy, NotFound
+from model.errors import Busy, NotFound, QueueFull
 from store.database import Engine
 from store.jobs import Job
 from store.tables import jobs
@@ -117,6 +117,49 @@ def test_asking_twice_is_asking_once_until_it_runs(database: Engine, market_id: 
     assert ask(database, "retrain", market_id, priority=1, seed=7, warm=True).priority == 0
     assert claim(database).id == first.id
     assert ask(database, "retrain", market_id, seed=7, warm=True).id != first.id
+
+
+def test_a_full_queue_takes_what_it_has_already_and_nothing_new(database: Engine, market_id: int) -> None:
+    def asked(most: int | None = 2, priority: int = 0, **params: Any) -> Job:
+        with store.database.write(database) as conn:
+            return store.jobs.ask(conn, "retrain", market_id, params, NOW, priority, most)
+
+    for number in range(5):
+        asked(None, 1, seed=100 + number)  # scheduled ones do not count
+    first, _ = asked(seed=1), asked(seed=2)
+    with pytest.raises(QueueFull, match=r"2 jobs wait already, and at most 2 may \(jobs.max_queued\)"):
+        asked(seed=3)
+    assert asked(seed=1).id == first.id
+    assert asked(None, 1, seed=3).state == "queued"  # nor is scheduled work refused
+    assert claim(database).id == first.id
+    assert asked(seed=4).state == "queued"  # what runs waits no more
+
+
+def test_many_who_ask_at_once_do_not_overfill_the_queue(database: Engine, market_id: int) -> None:
+    barrier, refused = threading.Barrier(8), list[int]()
+
+    def one(seed: int) -> None:
+        barrier.wait()
+        try:
+            with store.database.write(database) as conn:
+                store.jobs.ask(conn, "retrain", market_id, {"seed": seed}, NOW, most=3)
+        except QueueFull:
+            refused.append(seed)
+
+    threads = [threading.Thread(target=one, args=(seed,)) for seed in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(refused) == 5
+    with store.database.read(database) as conn:
+        assert len(store.jobs.page(conn)) == 3
+
+
+def test_a_job_of_a_market_without_bars_names_it_itself(database: Engine) -> None:
+    asked = ask(database, "backfill", None, symbol="NEW", timeframe="1h")
+    assert (asked.market, asked.market_id) == (Market("NEW", "1h"), None)
+    assert ask(database, "backfill", None, symbol="NEW", timeframe="1h") == asked
 
 
 def test_a_command_line_starts_at_once_or_is_told_who_is_busy(database: Engine, market_id: int) -> None:

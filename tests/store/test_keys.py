@@ -14,7 +14,7 @@ from store.database import Engine
 from store.keys import Key
 
 NOW = datetime(2024, 7, 1, tzinfo=UTC)
-SECOND = timedelta(seconds=1)
+SECOND, HOUR = timedelta(seconds=1), timedelta(hours=1)
 
 
 def create(
@@ -26,7 +26,12 @@ def create(
 
 def verify(engine: Engine, presented: str, now: datetime = NOW) -> Key | None:
     with store.database.read(engine) as conn:
-        return store.keys.verify(conn, presented, now)
+        return store.keys.verify(store.keys.known(conn), presented, now)
+
+
+def rotate(engine: Engine, which: str, now: datetime = NOW, grace: timedelta = HOUR) -> tuple[Key, str, Key]:
+    with store.database.write(engine) as conn:
+        return store.keys.rotate(conn, which, now, grace)
 
 
 def revoke(engine: Engine, which: str, now: datetime = NOW) -> Key:
@@ -122,11 +127,55 @@ def test_a_use_is_that_of_one_key_alone(database: Engine) -> None:
     assert verify(database, shown) == all_keys(database)[0]
 
 
-def test_verifying_leaves_no_trace(database: Engine) -> None:
-    key, shown = create(database)
-    with store.database.write(database) as conn:  # also where it might
-        assert store.keys.verify(conn, shown, NOW) == key
-    assert all_keys(database) == [key]
+def test_what_is_known_shows_no_hash(database: Engine) -> None:
+    _, shown = create(database)
+    with store.database.read(database) as conn:
+        known = store.keys.known(conn)
+    assert hashlib.sha256(shown.rsplit("_", 1)[1].encode()).hexdigest() not in repr(known)
+
+
+def test_a_rotated_key_and_the_old_one_both_work_for_the_grace(database: Engine) -> None:
+    old, old_text = create(database, "bot", "read", "train", expires_at=NOW + 24 * HOUR)
+    made, text, ended = rotate(database, old.prefix)
+    assert (made.name, made.scopes, made.expires_at) == (old.name, old.scopes, old.expires_at)
+    assert made.prefix != old.prefix
+    assert made.created_at == NOW
+    assert (ended.id, ended.expires_at) == (old.id, NOW + HOUR)
+    assert all_keys(database) == [ended, made]
+    assert verify(database, old_text, NOW + HOUR - SECOND) == ended
+    assert verify(database, old_text, NOW + HOUR) is None
+    assert verify(database, text, NOW + HOUR) == made
+
+
+def test_a_key_that_never_ends_is_rotated_into_one_that_does_not(database: Engine) -> None:
+    key, text = create(database)
+    made, _, ended = rotate(database, str(key.id), grace=timedelta(0))
+    assert made.expires_at is None
+    assert ended.expires_at == NOW
+    assert verify(database, text) is None
+
+
+def test_a_grace_never_makes_a_key_last_longer(database: Engine) -> None:
+    key, _ = create(database, expires_at=NOW + SECOND)
+    assert rotate(database, key.prefix)[2].expires_at == NOW + SECOND
+    again = rotate(database, key.prefix, grace=2 * HOUR)
+    assert again[2].expires_at == NOW + SECOND
+
+
+def test_what_opens_nothing_any_more_is_not_rotated(database: Engine) -> None:
+    revoked, _ = create(database)
+    revoke(database, revoked.prefix)
+    expired, _ = create(database, expires_at=NOW + SECOND)
+    for which, now, why in ((revoked, NOW, "is revoked"), (expired, NOW + SECOND, "is expired")):
+        with pytest.raises(BadInput, match=why):
+            rotate(database, which.prefix, now)
+    with pytest.raises(NotFound, match="no key 99"):
+        rotate(database, "99")
+    good, _ = create(database)
+    for grace in (-SECOND, timedelta(days=91)):
+        with pytest.raises(BadInput, match="0 to 90 days"):
+            rotate(database, good.prefix, grace=grace)
+    assert len(all_keys(database)) == 3
 
 
 def test_whether_somebody_holds_a_key_that_works(database: Engine) -> None:

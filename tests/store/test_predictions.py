@@ -21,8 +21,8 @@ from model.bars import Bars
 from model.config import TrainConfig
 from model.errors import BadInput, NotFound
 from model.predictions import Abstention, Prediction, Reason
-from model.predictor import Predictor
 from store.database import Engine
+from store.loaded import Versions
 from store.tables import predictions
 from tests.model import synthetic
 
@@ -56,10 +56,8 @@ def crown(engine: Engine, market_id: int, effective_from: datetime, version: art
     return ident
 
 
-def ask(
-    engine: Engine, now: datetime, predictors: dict[int, Predictor] | None = None
-) -> store.predictions.Answer:
-    return store.predictions.answer(engine, MARKET, now, {} if predictors is None else predictors, 2.0)
+def ask(engine: Engine, now: datetime, predictors: Versions | None = None) -> store.predictions.Answer:
+    return store.predictions.answer(engine, MARKET, now, {} if predictors is None else predictors)
 
 
 def test_asking_twice_is_asking_once(database: Engine) -> None:
@@ -73,7 +71,7 @@ def test_asking_twice_is_asking_once(database: Engine) -> None:
 
 def test_sixteen_who_ask_at_once_get_one_row(database: Engine) -> None:
     crown(database, ingest(database, BARS), NOW)
-    predictors: dict[int, Predictor] = {}
+    predictors: Versions = {}
     with ThreadPoolExecutor(16) as pool:
         answers = set(pool.map(lambda _: ask(database, NOW, predictors).id, range(16)))
     assert len(answers) == 1
@@ -140,15 +138,15 @@ def test_damaged_weights_give_an_abstention_and_no_number(engine: Engine) -> Non
 def test_a_row_that_is_not_finite_gives_an_abstention_and_no_number(
     engine: Engine, monkeypatch: pytest.MonkeyPatch, field: str, number: float, named: str
 ) -> None:
-    usual = features.last_row
+    usual = features.last_rows
 
     def sick(*given: Any) -> features.FeatureRows:
         rows = usual(*given)
         wrong = getattr(rows, field).copy()
-        wrong[0, ...] = number
+        wrong[-1, ...] = number
         return replace(rows, **{field: wrong})
 
-    monkeypatch.setattr(features, "last_row", sick)
+    monkeypatch.setattr(features, "last_rows", sick)
     crown(engine, ingest(engine, BARS), NOW)
     signal = ask(engine, NOW).signal
     assert isinstance(signal, Abstention)
@@ -231,7 +229,7 @@ def test_the_past_is_answered_without_a_trace(engine: Engine) -> None:
     market_id = ingest(engine, BARS)
     crown(engine, market_id, NOW)
     early = HOUR.close_of(BARS["ts"][800])
-    signal, _ = store.predictions.answer_at(engine, MARKET, early, NOW, {}, None, 2.0)
+    signal, _ = store.predictions.answer_at(engine, MARKET, early, NOW, {}, None)
     assert isinstance(signal, Prediction)
     assert signal.as_of == early
     with store.database.read(engine) as conn:
@@ -248,11 +246,11 @@ def test_in_sample_is_said_of_the_bars_whose_outcome_was_learned_from_and_of_no_
     arrays, manifest = training.contents(fit)
     held = {"rows": 0, "gain": 0.0, "gain_error": 0.0}
     crown(engine, ingest(engine, BARS), NOW, artifact.pack(arrays, {**manifest, "held": held}))
-    predictors: dict[int, Predictor] = {}
+    predictors: Versions = {}
 
     def in_sample(i: int) -> bool:
         at = HOUR.close_of(BARS["ts"][i])
-        return store.predictions.answer_at(engine, MARKET, at, NOW, predictors, None, 2.0)[1]
+        return store.predictions.answer_at(engine, MARKET, at, NOW, predictors, None)[1]
 
     last = 1_099 - horizon  # the last row with a label that the training could know
     first = last - 599
@@ -263,7 +261,7 @@ def test_in_sample_is_said_of_the_bars_whose_outcome_was_learned_from_and_of_no_
 def test_the_future_is_not_asked_about(engine: Engine) -> None:
     ingest(engine, BARS)
     with pytest.raises(BadInput, match="future"):
-        store.predictions.answer_at(engine, MARKET, NOW + HOUR.length, NOW, {}, None, 2.0)
+        store.predictions.answer_at(engine, MARKET, NOW + HOUR.length, NOW, {}, None)
 
 
 def test_a_bar_has_one_prediction_even_where_two_processes_see_different_champions(database: Engine) -> None:

@@ -25,9 +25,10 @@ from model.bars import Bars
 from model.config import TrainConfig
 from model.errors import NotFound
 from model.predictions import Reason
-from model.predictor import Predictor
 from store import tables
 from store.database import Engine
+from store.forecasts import Terms
+from store.loaded import Versions
 from store.replays import Replay
 from store.settings import Signals
 from store.tables import micros, predictions, versions
@@ -77,8 +78,8 @@ def crown(engine: Engine, version: artifact.Packed, at: datetime) -> int:
     return ident
 
 
-def ask(engine: Engine, now: datetime, predictors: dict[int, Predictor]) -> None:
-    store.predictions.answer(engine, MARKET, now, predictors, STALE_AFTER, DOUBTS)
+def ask(engine: Engine, now: datetime, predictors: Versions) -> None:
+    store.predictions.answer(engine, MARKET, now, predictors, Terms(STALE_AFTER, DOUBTS))
 
 
 def corrected(i: int) -> Bars:
@@ -87,7 +88,7 @@ def corrected(i: int) -> Bars:
 
 def live(engine: Engine) -> None:
     """Hours of serving in which everything happens that may."""
-    predictors: dict[int, Predictor] = {}
+    predictors: Versions = {}
     store.bars.add(engine, MARKET, BARS.head(features.WARMUP // 2), close(FIRST - 1))
     ask(engine, close(features.WARMUP // 2 - 1), predictors)
     first = packed(FIRST, 0)
@@ -408,7 +409,7 @@ def test_a_period_in_which_nothing_was_served_is_refused(engine: Engine) -> None
 
 def test_with_inputs_that_come_late_it_is_as_equal(database: Engine) -> None:
     inputs = (features.Input("OTHER", "1h", ("return_1",)), features.Input(None, "2h", ("return_1",)))
-    predictors: dict[int, Predictor] = {}
+    predictors: Versions = {}
     store.bars.add(database, MARKET, BARS.head(FIRST), close(FIRST - 1))
     crown(database, packed(FIRST, 0, inputs, window=210), close(FIRST))
     for i in range(FIRST, FIRST + 40):
@@ -434,7 +435,7 @@ def test_a_version_that_is_seldom_asked_moves_by_as_many_bars_as_it_did(
     database: Engine, monkeypatch: pytest.MonkeyPatch, most: int
 ) -> None:
     monkeypatch.setattr(store.recalibrations, "MOST_BARS", most)
-    predictors: dict[int, Predictor] = {}
+    predictors: Versions = {}
     store.bars.add(database, MARKET, BARS.head(FIRST), close(FIRST - 1))
     crown(database, packed(FIRST, 0), close(FIRST))
     for i in range(FIRST, FIRST + 50):

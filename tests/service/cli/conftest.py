@@ -67,6 +67,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
                 ["train", "LIVE", "1h", "--seed", "1"],
                 ["backtest", "LIVE", "1h", "--window", "600", "--refit-every", "300", "--last", "300"],
                 ["keys", "create", "somebody"],
+                ["keys", "create", "somebody-else"],
             ):
                 assert service.cli.run([str(word) for word in line]) == 0
             yield engine

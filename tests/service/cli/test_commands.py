@@ -54,7 +54,9 @@ CALLS: dict[tuple[str, ...], list[str]] = {
     ("schedules", "set"): ["retrain", "--param", "min_new_bars=50"],
     ("keys", "create"): ["my-bot"],
     ("keys", "list"): [],
+    ("keys", "rotate"): ["2"],
     ("keys", "revoke"): ["1"],
+    ("audit",): [],
     ("db", "upgrade"): [],
     ("config", "show"): [],
 }

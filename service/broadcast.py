@@ -1,0 +1,280 @@
+"""What is added to the ledger, told to every open stream of this process.
+
+One task follows the ledger for all streams: it looks when anything was committed, by whatever process, has the markets
+answered whose bars or champion moved, and hands each new row, encoded once, to whoever wants it. Rows become visible in
+the order of their ids, so that the newest id that was told is all that has to be kept. Without streams it does not run.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+import msgspec
+from anyio import CapacityLimiter, to_thread
+
+import model.predictions
+import store.database
+import store.predictions
+from model.bars import Market, iso
+from model.errors import NotFound, Unreachable
+from service.answers import Answers
+from service.metrics import StreamMetrics
+from store.changes import Watch
+from store.database import Engine
+from store.predictions import Entry
+
+log = logging.getLogger(__name__)
+
+LOOK_SECONDS = 0.01  # how often it is asked whether anything was committed
+GUARD_SECONDS = 0.1  # how often it is asked whether a stream must end
+AGAIN_SECONDS = 0.5  # the pause where the database does not answer
+PAGE = 500  # rows that are read at a time
+MOST_WAITING = 1_000  # events for one reader; one that is further behind reads them from the ledger
+MOST_ANSWERS = 4  # markets that are answered at once
+MOST_REPLAYS = 4  # readers that read the ledger at once: a database has so many connections
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A row of the ledger as it goes over the wire."""
+
+    id: int
+    market: Market
+    frame: bytes
+
+
+def _event(entry: Entry) -> Event:
+    document = model.predictions.document(entry.signal)
+    line = msgspec.json.encode({**document, "id": entry.id, "served_at": iso(entry.served_at)})
+    return Event(entry.id, entry.signal.market, b"id: %d\nevent: signal\ndata: %s\n\n" % (entry.id, line))
+
+
+class Subscriber:
+    """What one stream has yet to send. One that falls too far behind keeps nothing but that."""
+
+    def __init__(self, actor: str, allowed: Callable[[], bool], market: Market | None, since: int) -> None:
+        self.actor, self.allowed = actor, allowed
+        self.market = market  # None: every one
+        self.since = since  # the newest id that was told before
+        self.ended: str | None = None  # why it must end
+        self._waiting: deque[Event] = deque()
+        self._overrun = False
+        self._news = asyncio.Event()
+
+    def offer(self, events: Sequence[Event]) -> None:
+        """Adds what it wants of that."""
+        wanted = [event for event in events if self.market is None or event.market == self.market]
+        if self._overrun or not wanted:
+            return
+        self._waiting.extend(wanted)
+        if len(self._waiting) > MOST_WAITING:
+            self._waiting.clear()
+            self._overrun = True
+        self.wake()
+
+    def take(self, most: int) -> list[Event]:
+        """Up to so many events, oldest first."""
+        return [self._waiting.popleft() for _ in range(min(most, len(self._waiting)))]
+
+    @property
+    def waiting(self) -> bool:
+        """Whether there is anything to take."""
+        return bool(self._waiting)
+
+    def overrun(self) -> bool:
+        """Whether events were dropped since this was last asked. Those that follow are kept again from here on."""
+        was, self._overrun = self._overrun, False
+        return was
+
+    def end(self, why: str) -> None:
+        """Makes it end."""
+        self.ended = why
+        self.wake()
+
+    def wake(self) -> None:
+        """Makes it look."""
+        self._news.set()
+
+    async def news(self, seconds: float) -> bool:
+        """Waits for something new, but no longer than that; whether there is."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._news.wait()
+        came = self._news.is_set()
+        self._news.clear()
+        return came
+
+
+class Broadcaster:
+    """Follows the ledger while somebody listens. All but `stir` belongs to the event loop."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        watch: Watch,
+        answers: Answers,
+        stopping: Callable[[], bool],
+        metrics: StreamMetrics,
+    ) -> None:
+        self._engine, self._watch, self._answers = engine, watch, answers
+        self._stopping, self._metrics = stopping, metrics
+        self._subscribers: set[Subscriber] = set()
+        self._told = 0  # the newest id that was told
+        self._answered: dict[Market, int] = {}  # the market's mark when it was last asked for its Signal
+        self._asking: dict[Market, asyncio.Task[None]] = {}
+        self._threads = CapacityLimiter(MOST_ANSWERS)
+        self._replays = CapacityLimiter(MOST_REPLAYS)
+        self._looks = CapacityLimiter(1)
+        self._beginning = asyncio.Lock()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stirred = asyncio.Event()
+        self.away = False  # whether the database does not answer
+
+    def sent(self, events: int) -> None:
+        """Counts what a stream has sent."""
+        self._metrics.events.inc(events)
+
+    def streams(self, actor: str | None = None) -> int:
+        """How many are open, of one actor or of all."""
+        return sum(actor in (None, each.actor) for each in self._subscribers)
+
+    async def subscribe(self, actor: str, market: Market | None, allowed: Callable[[], bool]) -> Subscriber:
+        """A subscriber to all that is told from now on, as long as it is allowed. Raises Unreachable."""
+        async with self._beginning:
+            if not self._tasks:
+                self._loop, self._stirred = asyncio.get_running_loop(), asyncio.Event()
+                self._told = await to_thread.run_sync(self._newest)
+                self.away = False
+                self._tasks = [asyncio.create_task(self._follow()), asyncio.create_task(self._guard())]
+            subscriber = Subscriber(actor, allowed, market, self._told)
+            self._subscribers.add(subscriber)
+        self._metrics.open.set(len(self._subscribers))
+        self._stirred.set()  # its market may be one that nobody wanted so far
+        return subscriber
+
+    def unsubscribe(self, subscriber: Subscriber) -> None:
+        """Forgets it; after the last one nothing is followed any more."""
+        self._subscribers.discard(subscriber)
+        self._metrics.open.set(len(self._subscribers))
+        if not self._subscribers:
+            self._cancel()
+
+    def stir(self) -> None:
+        """Makes it look at once; to be called by whoever has committed something, from any thread."""
+        if self._subscribers and self._loop is not None:
+            with suppress(RuntimeError):  # the loop was closed meanwhile
+                self._loop.call_soon_threadsafe(self._stirred.set)
+
+    async def replay(self, after: int, market_id: int | None) -> list[Event]:
+        """The ledger's next page after that id. Raises Unreachable, and says so to all streams."""
+        try:
+            return await to_thread.run_sync(
+                self._page, after, market_id, limiter=self._replays, abandon_on_cancel=True
+            )
+        except Unreachable as error:
+            self._say(str(error))
+            raise
+
+    async def close(self) -> None:
+        """Ends it, once what was begun has come to its end."""
+        self._cancel()
+        await asyncio.gather(*self._asking.values(), return_exceptions=True)
+
+    def _cancel(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        self._tasks = []
+
+    async def _guard(self) -> None:
+        """Ends the streams of a process that stops, and of a key that was revoked."""
+        while True:
+            stopping = self._stopping()
+            for subscriber in self._subscribers:
+                if stopping:
+                    subscriber.end("the service is stopping; come back with Last-Event-ID")
+                elif not subscriber.allowed():
+                    subscriber.end("the key is no longer valid")
+            await asyncio.sleep(GUARD_SECONDS)
+
+    async def _follow(self) -> None:
+        """Looks whenever something was committed, by whomever."""
+        seen: object = None
+        while True:
+            pause = LOOK_SECONDS
+            try:
+                mark = self._watch.mark()
+                if mark != seen or self._stirred.is_set() or self.away:
+                    self._stirred.clear()
+                    await self._look()
+                    seen = mark
+                    self._say(None)
+            except Unreachable as error:
+                self._say(str(error))
+                pause = AGAIN_SECONDS
+            except Exception:
+                log.exception("streams could not be told what is new; it is tried again")
+                pause = AGAIN_SECONDS
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._stirred.wait()
+
+    async def _look(self) -> None:
+        """Has the markets answered that moved, and tells what is new."""
+        while True:
+            marks, events = await to_thread.run_sync(
+                self._read, self._told, limiter=self._looks, abandon_on_cancel=True
+            )
+            for market, mark in marks.items():
+                if mark != self._answered.get(market) and market not in self._asking and self._wanted(market):
+                    self._asking[market] = asyncio.create_task(self._ask(market, mark))
+            if events:
+                self._told = events[-1].id
+                for subscriber in self._subscribers:
+                    subscriber.offer(events)
+            if len(events) < PAGE:
+                return
+
+    def _wanted(self, market: Market) -> bool:
+        return any(subscriber.market in (None, market) for subscriber in self._subscribers)
+
+    async def _ask(self, market: Market, mark: int) -> None:
+        """Has the market answered, which puts its Signal into the ledger; whatever fails, the others go on."""
+        try:
+            await to_thread.run_sync(self._answers.signal, market, limiter=self._threads)
+            self._answered[market] = mark
+        except NotFound:  # it has no bars yet; they will move its mark
+            self._answered[market] = mark
+        except Unreachable:  # its mark stands, so that it is asked again
+            await asyncio.sleep(AGAIN_SECONDS)
+        except Exception:
+            log.exception("%s could not be answered", market)
+            self._answered[market] = mark
+        finally:
+            del self._asking[market]
+            self._stirred.set()
+
+    def _say(self, trouble: str | None) -> None:
+        """Tells the streams that the database does not answer, or that it does again."""
+        away = trouble is not None
+        if away != self.away:
+            log.warning("streams wait: %s", trouble) if away else log.info("streams go on")
+            self.away = away
+            for subscriber in self._subscribers:
+                subscriber.wake()
+
+    def _newest(self) -> int:
+        with store.database.read(self._engine) as conn:
+            rows = store.predictions.page(conn, limit=1)
+        return rows[0].id if rows else 0
+
+    def _read(self, after: int) -> tuple[dict[Market, int], list[Event]]:
+        return self._answers.marks(), self._page(after, None)
+
+    def _page(self, after: int, market_id: int | None) -> list[Event]:
+        with store.database.read(self._engine) as conn:
+            entries = store.predictions.after(conn, after, PAGE, market_id)
+        return [_event(entry) for entry in entries]

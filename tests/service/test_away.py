@@ -1,0 +1,119 @@
+"""A database that goes away: what is known goes on to be answered, nothing is lost, and nobody starts anything again."""
+
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import store.bars
+import store.database
+import store.markets
+import store.predictions
+import store.settings
+from model.artifact import Packed
+from service.app import create_app
+from store.database import Engine
+from tests import postgres as real_postgres
+from tests.service.conftest import CLOSE, ETH, HERE, Clock, TestClient, add_version, bar, problem, walk
+from tests.waiting import until
+
+ASK = {"symbol": "ETHUSDT", "timeframe": "1h"}
+SECOND = {"symbol": "BTCUSDT", "timeframe": "1h"}
+
+
+class Away:
+    """A service over a PostgreSQL that can be stopped and started."""
+
+    def __init__(self, client: TestClient, engine: Engine, stop: Any, start: Any, clock: Clock) -> None:
+        self.client, self.engine, self._stop, self._start, self.clock = client, engine, stop, start, clock
+
+    def stop(self) -> None:
+        """The database goes away."""
+        self._stop()
+        until(lambda: self.client.post("/v1/predict", json=SECOND).status_code == 503, 30)
+
+    def start(self) -> None:
+        """It comes back."""
+        self._start()
+        until(lambda: "degraded" not in self.client.post("/v1/predict", json=ASK).json(), 30)
+
+    def ledger(self) -> list[store.predictions.Entry]:
+        """What is in it."""
+        with store.database.read(self.engine) as conn:
+            return store.predictions.page(conn)
+
+
+@pytest.fixture
+def away(packed: Packed, clock: Clock, tmp_path: Path) -> Iterator[Away]:
+    """Its clock shows twenty minutes after the newest bar's close; ETHUSDT 1h has a champion."""
+    with real_postgres.of_its_own() as (url, stop, start):
+        engine = store.database.connect(url)
+        store.database.upgrade(engine)
+        store.bars.add(engine, ETH, walk(), CLOSE)
+        with store.database.read(engine) as conn:
+            market_id = store.markets.need(conn, ETH).id
+        add_version(engine, market_id, packed, "champion")
+        settings = store.settings.load(
+            database={"url": url}, service={"journal": tmp_path / "journal", "journal_rows": 2}
+        )
+        with TestClient(
+            create_app(engine, settings, clock), base_url=HERE, raise_server_exceptions=False
+        ) as client:
+            yield Away(client, engine, stop, start, clock)
+        engine.dispose()
+
+
+def test_what_is_known_is_answered_and_marked_and_the_rest_is_refused(away: Away) -> None:
+    away.clock.now = CLOSE + timedelta(minutes=65)
+    first = away.client.post("/v1/predict", json=ASK)
+    assert "degraded" not in first.json()
+    away.stop()
+    again = away.client.post("/v1/predict", json=ASK)
+    assert again.status_code == 200
+    assert again.json() == first.json() | {"degraded": True}
+    assert again.headers["etag"] != first.headers["etag"]
+    unknown = away.client.post("/v1/predict", json=SECOND)
+    assert problem(unknown)["type"] == "/problems/unreachable"
+    assert int(unknown.headers["retry-after"]) > 0
+    push = away.client.post("/v1/bars", json=ASK | {"bars": [bar(CLOSE)]})
+    assert push.status_code == 503
+    batch = away.client.post("/v1/predict/batch", json={"markets": [ASK]}).json()
+    assert batch["items"] == [again.json()]
+    away.start()
+    assert away.client.post("/v1/predict", json=ASK).content == first.content
+    assert away.client.post("/v1/bars", json=ASK | {"bars": [bar(CLOSE)]}).json()["added"] == 1
+
+
+def test_what_is_answered_anew_waits_in_the_journal_and_comes_to_the_ledger(away: Away) -> None:
+    first = away.client.post("/v1/predict", json=ASK).json()
+    away.stop()
+    away.clock.now = CLOSE + timedelta(hours=3)
+    stale = away.client.post("/v1/predict", json=ASK).json()
+    assert (stale["kind"], stale["reason"], stale["degraded"]) == ("abstention", "stale_bars", True)
+    assert (stale["as_of"], stale["version"]) == (first["as_of"], first["version"])
+    assert away.client.post("/v1/predict", json=ASK).json() == stale
+    away._start()
+    until(lambda: len(away.ledger()) == 2, 30)
+    newest = store.predictions.entry_document(away.ledger()[0])
+    assert {name: newest[name] for name in stale if name != "degraded"} == {
+        name: value for name, value in stale.items() if name != "degraded"
+    }
+    assert newest["served_at"] == "2024-07-01T03:00:00Z"
+    after = away.client.post("/v1/predict", json=ASK).json()
+    assert after == {name: value for name, value in stale.items() if name != "degraded"}
+    time.sleep(1)
+    assert len(away.ledger()) == 2
+
+
+def test_readiness_says_what_it_lives_on(away: Away) -> None:
+    assert away.client.get("/readyz").status_code == 200
+    away.client.post("/v1/predict", json=ASK)
+    away.stop()
+    ready = away.client.get("/readyz")
+    assert ready.status_code == 200
+    assert ready.json()["status"] == "degraded"
+    assert "database" in str(ready.json()["reasons"])
+    assert away.client.get("/livez").status_code == 200
