@@ -30,6 +30,8 @@ class Row:
     peer: str | None = None
     peer_value: float | None = None
     lower_is_better: bool = True
+    limit: float | None = None  # what ours must keep to
+    limit_of_peer: float | None = None  # the same, in units of the peer's value
 
     @property
     def ratio(self) -> float | None:
@@ -37,6 +39,24 @@ class Row:
         if self.peer_value is None:
             return None
         return self.peer_value / self.ours if self.lower_is_better else self.ours / self.peer_value
+
+    @property
+    def goal(self) -> str | None:
+        """What ours must keep to, where anything is asked of it."""
+        sign = "≤" if self.lower_is_better else "≥"
+        if self.limit is not None:
+            return f"{sign} {self.limit:g}"
+        return None if self.limit_of_peer is None else f"{sign} {self.limit_of_peer:g} × peer's"
+
+    @property
+    def met(self) -> bool | None:
+        """Whether it does; None where nothing is asked or there is no peer to compare with."""
+        limit = self.limit
+        if self.limit_of_peer is not None and self.peer_value is not None:
+            limit = self.limit_of_peer * self.peer_value
+        if limit is None:
+            return None
+        return self.ours <= limit if self.lower_is_better else self.ours >= limit
 
 
 def arguments(about: str) -> argparse.Namespace:
@@ -53,13 +73,16 @@ def show(name: str, rows: Sequence[Row], as_json: bool) -> None:
         print(json.dumps({"name": name, "machine": machine(), "rows": [_document(row) for row in rows]}))
         return
     table = Table(title=name)
-    for column in ("case", "threads", "ours", "peer", "peer's", "unit", "ratio"):
-        table.add_column(column, justify="left" if column in {"case", "peer", "unit"} else "right")
+    columns = ["case", "threads", "ours", "peer", "peer's", "unit", "ratio"]
+    columns += ["goal"] if any(row.goal for row in rows) else []
+    for column in columns:
+        table.add_column(column, justify="left" if column in {"case", "peer", "unit", "goal"} else "right")
     for row in rows:
-        table.add_row(
+        figures = (
             row.case, str(row.threads), _figure(row.ours), row.peer or "", _figure(row.peer_value), row.unit,
-            "" if row.ratio is None else f"{row.ratio:.2f}",
+            "" if row.ratio is None else f"{row.ratio:.2f}", _goal(row),
         )  # fmt: skip
+        table.add_row(*figures[: len(columns)])
     console = Console(width=None if sys.stdout.isatty() else WIDTH)
     console.print(table)
     console.print(
@@ -95,7 +118,13 @@ def _cpu() -> str:
     return f"{name} (family {facts['cpu family']}, model {facts['model']})" if "model" in facts else name
 
 
+def _goal(row: Row) -> str:
+    said = {True: ": met", False: ": missed", None: ""}[row.met]
+    return f"{row.goal}{said}" if row.goal else ""
+
+
 def _document(row: Row) -> dict[str, Any]:
+    asked = {"goal": row.goal, "met": row.met} if row.goal else {}
     return {
         "case": row.case,
         "threads": row.threads,
@@ -104,6 +133,7 @@ def _document(row: Row) -> dict[str, Any]:
         "peer_value": row.peer_value,
         "unit": row.unit,
         "ratio": row.ratio,
+        **asked,
     }
 
 

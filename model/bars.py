@@ -171,7 +171,8 @@ def check(
     """
     rows = _rows(frame, frame_timeframe)
     until = (utc(now) - _EPOCH) // _MICROSECOND
-    broken = {name: breaks(rows, until) for name, breaks in _RULES.items()}
+    with np.errstate(over="ignore"):  # a price that is as large as can be breaks a rule all the same
+        broken = {name: breaks(rows, until) for name, breaks in _RULES.items()}
     first = np.select([*broken.values()], np.arange(1, len(broken) + 1))
     steps = np.diff(rows.opened)
     if not first.any() and (2 * steps >= frame_timeframe.length // _MICROSECOND).all():  # nearly always so

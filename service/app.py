@@ -81,6 +81,8 @@ def create_app(engine: Engine, settings: Settings, clock: Clock | None = None) -
         version=version("barprop"),
         description=ABOUT,
         lifespan=_lifespan,
+        # traces are ours: its own hold addresses and the words of errors, in which secrets may stand
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
     app.state.engine = engine
     app.state.settings = settings

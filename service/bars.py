@@ -139,7 +139,7 @@ def push(
         store.audit.note(conn, actor, "bars.push", str(market), counts, machine_now())
 
     report = store.bars.add(engine, market, given, clock(), noted)
-    request.app.state.broadcaster.stir()
+    request.app.state.broadcaster.stir(market)
     return report.document()
 
 

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 
 import msgspec
 from anyio import CapacityLimiter, to_thread
@@ -20,11 +21,11 @@ import store.database
 import store.predictions
 from model.bars import Market, iso
 from model.errors import NotFound, Unreachable
+from model.predictions import Signal
 from service.answers import Answers
 from service.metrics import StreamMetrics
 from store.changes import Watch
 from store.database import Engine
-from store.predictions import Entry
 
 log = logging.getLogger(__name__)
 
@@ -46,10 +47,10 @@ class Event:
     frame: bytes
 
 
-def _event(entry: Entry) -> Event:
-    document = model.predictions.document(entry.signal)
-    line = msgspec.json.encode({**document, "id": entry.id, "served_at": iso(entry.served_at)})
-    return Event(entry.id, entry.signal.market, b"id: %d\nevent: signal\ndata: %s\n\n" % (entry.id, line))
+def _event(ident: int, signal: Signal, served_at: datetime) -> Event:
+    document = {**model.predictions.document(signal), "id": ident, "served_at": iso(served_at)}
+    frame = b"id: %d\nevent: signal\ndata: %s\n\n" % (ident, msgspec.json.encode(document))
+    return Event(ident, signal.market, frame)
 
 
 class Subscriber:
@@ -123,7 +124,7 @@ class Broadcaster:
         self._stopping, self._metrics = stopping, metrics
         self._subscribers: set[Subscriber] = set()
         self._told = 0  # the newest id that was told
-        self._answered: dict[Market, int] = {}  # the market's mark when it was last asked for its Signal
+        self._answered: dict[Market, int] = {}  # the market's mark that its newest answer is of
         self._asking: dict[Market, asyncio.Task[None]] = {}
         self._threads = CapacityLimiter(MOST_ANSWERS)
         self._replays = CapacityLimiter(MOST_REPLAYS)
@@ -163,11 +164,11 @@ class Broadcaster:
         if not self._subscribers:
             self._cancel()
 
-    def stir(self) -> None:
-        """Makes it look at once; to be called by whoever has committed something, from any thread."""
+    def stir(self, market: Market) -> None:
+        """Has a market answered at once; to be called by whoever has committed its bars, from any thread."""
         if self._subscribers and self._loop is not None:
             with suppress(RuntimeError):  # the loop was closed meanwhile
-                self._loop.call_soon_threadsafe(self._stirred.set)
+                self._loop.call_soon_threadsafe(self._want, market)
 
     async def replay(self, after: int, market_id: int | None) -> list[Event]:
         """The ledger's next page after that id. Raises Unreachable, and says so to all streams."""
@@ -229,33 +230,43 @@ class Broadcaster:
                 self._read, self._told, limiter=self._looks, abandon_on_cancel=True
             )
             for market, mark in marks.items():
-                if mark != self._answered.get(market) and market not in self._asking and self._wanted(market):
-                    self._asking[market] = asyncio.create_task(self._ask(market, mark))
-            if events:
-                self._told = events[-1].id
-                for subscriber in self._subscribers:
-                    subscriber.offer(events)
+                if mark != self._answered.get(market):
+                    self._want(market, mark)
+            self._tell(events)
             if len(events) < PAGE:
                 return
 
-    def _wanted(self, market: Market) -> bool:
-        return any(subscriber.market in (None, market) for subscriber in self._subscribers)
+    def _tell(self, events: Sequence[Event]) -> None:
+        """Hands on what was not told yet."""
+        new = [event for event in events if event.id > self._told]
+        if new:
+            self._told = new[-1].id
+            for subscriber in self._subscribers:
+                subscriber.offer(new)
 
-    async def _ask(self, market: Market, mark: int) -> None:
+    def _want(self, market: Market, mark: int | None = None) -> None:
+        """Has the market answered if anybody listens to it; `mark` is that which it is known to have reached."""
+        if market not in self._asking and any(s.market in (None, market) for s in self._subscribers):
+            self._asking[market] = asyncio.create_task(self._ask(market, mark))
+
+    async def _ask(self, market: Market, mark: int | None) -> None:
         """Has the market answered, which puts its Signal into the ledger; whatever fails, the others go on."""
         try:
-            await to_thread.run_sync(self._answers.signal, market, limiter=self._threads)
-            self._answered[market] = mark
-        except NotFound:  # it has no bars yet; they will move its mark
-            self._answered[market] = mark
-        except Unreachable:  # its mark stands, so that it is asked again
+            answered = await to_thread.run_sync(self._answers.signal, market, limiter=self._threads)
+        except Unreachable:  # it is asked again
             await asyncio.sleep(AGAIN_SECONDS)
-        except Exception:
-            log.exception("%s could not be answered", market)
-            self._answered[market] = mark
+        except Exception as error:  # it is asked again once its mark moves
+            if not isinstance(error, NotFound):
+                log.exception("%s could not be answered", market)
+            if mark is not None:
+                self._answered[market] = mark
+        else:
+            self._answered[market] = answered.changes
+            if answered.id == self._told + 1:  # so there is nothing between
+                self._tell([_event(answered.id, answered.signal, answered.served_at)])
         finally:
             del self._asking[market]
-            self._stirred.set()
+            self._stirred.set()  # its mark may have moved meanwhile
 
     def _say(self, trouble: str | None) -> None:
         """Tells the streams that the database does not answer, or that it does again."""
@@ -277,4 +288,4 @@ class Broadcaster:
     def _page(self, after: int, market_id: int | None) -> list[Event]:
         with store.database.read(self._engine) as conn:
             entries = store.predictions.after(conn, after, PAGE, market_id)
-        return [_event(entry) for entry in entries]
+        return [_event(entry.id, entry.signal, entry.served_at) for entry in entries]

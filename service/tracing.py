@@ -72,17 +72,24 @@ class Tracing:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes the request on within its span; when the service ends, what was not sent off yet is."""
-        if scope["type"] == "lifespan":
-            try:
-                await self.app(scope, receive, send)
-            finally:
+        if scope["type"] == "http":
+            await self._traced(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await self.app(scope, receive, self._delivering(send))
+        else:
+            await self.app(scope, receive, send)
+
+    def _delivering(self, send: Send) -> Send:
+        async def delivering(message: Message) -> None:
+            if message["type"].startswith(
+                "lifespan.shutdown."
+            ):  # the server waits for this, and for nothing after it
                 ending = threading.Thread(target=self.provider.shutdown, name="end-traces", daemon=True)
                 ending.start()
                 await run_in_threadpool(ending.join, EXPORT_SECONDS)
-        elif scope["type"] != "http":
-            await self.app(scope, receive, send)
-        else:
-            await self._traced(scope, receive, send)
+            await send(message)
+
+        return delivering
 
     async def _traced(self, scope: Scope, receive: Receive, send: Send) -> None:
         status = 0

@@ -11,7 +11,6 @@ import json
 import logging
 import os
 import threading
-import time
 import zlib
 from collections.abc import Iterator, Mapping
 from datetime import datetime
@@ -60,7 +59,7 @@ class Journal:
                     f"the database does not answer, and the journal is full: {self._most_rows} rows wait for it"
                 )
             try:
-                self._write(_line(row))
+                self._write(_line(row), micros(row["served_at"]))
             except OSError as error:
                 raise Unreachable(
                     f"the database does not answer, and the journal in {self._folder} cannot be written: {error.strerror}"
@@ -92,10 +91,10 @@ class Journal:
             self._file.close()
             self._file = None
 
-    def _write(self, line: bytes) -> None:
+    def _write(self, line: bytes, begun: int) -> None:
         if self._file is None:
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._file = _locked_file(self._folder)
+            self._file = _locked_file(self._folder, begun)
         end = self._file.tell()
         try:
             self._file.write(line)
@@ -131,10 +130,10 @@ class Journal:
         return delivered
 
 
-def _locked_file(folder: Path) -> IO[bytes]:
-    """A new file of a journal; nobody sees it before it is locked."""
+def _locked_file(folder: Path, begun: int) -> IO[bytes]:
+    """A new file of a journal, named so that files sort by when they were begun; nobody sees it before it is locked."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    name = f"{time.time_ns()}-{os.getpid()}-{os.urandom(4).hex()}"
+    name = f"{begun}-{os.getpid()}-{os.urandom(4).hex()}"
     hidden = folder / f"{name}.new"
     file = hidden.open("xb", buffering=0)
     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

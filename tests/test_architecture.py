@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("model", "store", "jobs", "service")
-FOLDERS = {*PACKAGES, "migrations", "docker", "tests", "benchmarks", "docs", "samples"}
+FOLDERS = {*PACKAGES, "client", "migrations", "docker", "tests", "benchmarks", "docs", "samples"}
 MADE_BY_TOOLS = {"build", "dist", "__pycache__"}
 # the only places that ask a clock, one for each package beside the command line: everything else is told the time
 CLOCKS = ("service/cli/", "service/deps.py", "jobs/executors.py", "store/clock.py")
@@ -20,7 +20,7 @@ CODE = sorted(
 )
 ALL = CODE + sorted(
     path.relative_to(ROOT).as_posix()
-    for folder in ("migrations", "samples", "benchmarks", "tests")
+    for folder in ("client", "migrations", "samples", "benchmarks", "tests")
     for path in (ROOT / folder).rglob("*.py")
 )
 

@@ -15,6 +15,8 @@ import store.schedules
 from jobs import executors
 from model import backtest, bars, dataset, features
 from model.bars import Bars
+from model.portfolio import policies
+from model.portfolio.policies import Forecasts
 from model.predictions import Prediction
 from store.database import Engine
 from store.loaded import Versions
@@ -59,7 +61,7 @@ def walked(history: Bars) -> tuple[dataset.Dataset, backtest.Result]:
 def test_the_backtest_says_to_the_bit_what_was_served_live(engine: Engine) -> None:
     served = lived(engine, BARS)
     _, result = walked(BARS)
-    compared = 0
+    compared, positions = 0, []
     for i, closed_at in enumerate(result.data.closed_at.tolist()):
         as_of = store.tables.EPOCH + closed_at * store.tables.MICROSECOND
         live = served[as_of]
@@ -71,8 +73,14 @@ def test_the_backtest_says_to_the_bit_what_was_served_live(engine: Engine) -> No
             said.low[i],
             said.high[i],
         )
+        positions.append(live.position)
         compared += 1
     assert compared >= 190
+    policy, costs = SETTINGS.portfolio.chosen(), SETTINGS.backtest.costs()
+    forecasts = Forecasts(result.said.p_up, result.said.expected_return, result.data.scale)
+    held = policies.positions(policy, costs, forecasts)
+    assert positions == held.tolist()
+    assert len(set(held.tolist())) > 1
     assert {refit.outcome for refit in result.refits} >= {"promoted"}
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from benchmarks.serving import cores
 from service.cli import parent
 
-STOP_SECONDS = 15.0
+START_SECONDS, STOP_SECONDS = 60.0, 15.0
 SERVE = (*parent.BARPROP, "serve", "--no-worker", "--port", "0", "--json")
 BARE = (sys.executable, "-m", "benchmarks.serving.bare")
 LEAST_NICE = 19
@@ -42,7 +42,9 @@ def environment(url: str, folder: Path, **service: object) -> dict[str, str]:
 def answering(command: Sequence[str], env: Mapping[str, str], core: int | None) -> Iterator[Running]:
     """A command that answers at the address which it tells; it is stopped when the block is left."""
     with cores.on(core):
-        process = subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            command, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
+        )
     try:
         yield Running(process.pid, _port(process))
     finally:
@@ -61,23 +63,26 @@ def _port(process: subprocess.Popen[str]) -> int:
         text += line
         if line.rstrip().endswith("}"):
             return int(json.loads(text)["url"].rpartition(":")[2])
-    raise RuntimeError(f"{process.args} ended before it answered")
+    raise RuntimeError("the process ended before it answered")
 
 
 def ready(port: int) -> None:
-    """Waits until the service says that it can answer."""
-    while True:
+    """Waits until the service says that it can answer. Raises RuntimeError where that takes too long."""
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5):
                 return
         except OSError:  # an answer of 503 too
             time.sleep(0.01)
+    raise RuntimeError("the service is not ready")
 
 
 @contextmanager
 def training(symbol: str, timeframe: str, env: Mapping[str, str], core: int | None) -> Iterator[None]:
     """One training of a market after the other on that core, giving way to whatever else runs there."""
-    stop, failed = threading.Event(), []
+    stop = threading.Event()
+    failed: list[int] = []
 
     def train() -> None:
         while not stop.is_set() and not failed:

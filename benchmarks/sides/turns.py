@@ -68,16 +68,16 @@ def turn(side: str, shape: Shape, members: int, threads: int, seconds: float) ->
     """One turn of a side, of so many seconds or one epoch."""
     epoch, first_loss = _started(side, shape, members, threads)
     times: list[float] = []
-    begun, own, all_cores = time.perf_counter(), time.process_time(), _busy()
+    begun, own, all_cores = time.perf_counter(), time.process_time(), busy()
     while not times or time.perf_counter() < begun + seconds:
         start = time.perf_counter()
         epoch()
         times.append((time.perf_counter() - start) * 1e6 / (shape.batches * members))
-    others = _busy() - all_cores - (time.process_time() - own)
+    others = busy() - all_cores - (time.process_time() - own)
     return Turn(times, first_loss, time.perf_counter() - begun, max(others, 0.0))
 
 
-def _busy() -> float:
+def busy() -> float:
     """Seconds that all cores together have worked; 0 where the system does not tell."""
     try:
         user, nice, system, _, _, interrupts, soft, steal, *_ = Path("/proc/stat").read_text().split()[1:]

@@ -13,7 +13,7 @@ from nautilus_trader.live.node import TradingNode
 from nautilus_trader.trading.strategy import Strategy
 
 ETH = ("ETHUSDT", "1h")
-SILENT = LoggingConfig(bypass_logging=True)
+SILENT = LoggingConfig(log_level="ERROR")
 
 
 class Listener(Strategy):
@@ -42,7 +42,7 @@ def backtest(address: str) -> int:
     engine.add_strategy(listener)
     engine.add_data(data, client_id=CLIENT)
     engine.run()
-    assert [heard.signal for _, heard in listener.heard] == [each.signal for each in data]
+    assert [heard.signal for _, heard in listener.heard] == [each.data.signal for each in data]
     assert all(now == heard.ts_init >= heard.ts_event for now, heard in listener.heard)
     engine.dispose()
     return len(data)

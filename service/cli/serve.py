@@ -98,7 +98,6 @@ def _answer(
     parent_pipe: bool,
 ) -> None:
     """Runs the service until it is told to stop; `ready` is called once it answers."""
-    import store.clock
     from service import tracing
     from service.app import create_app
     from service.cli import answering, several
@@ -111,7 +110,7 @@ def _answer(
         tracing.wanted(settings)  # what is missing for it is said once, and here
         answers = partial(several.run, settings)
     else:
-        app = create_app(engine, settings, lambda: store.clock.now(engine))
+        app = create_app(engine, settings)
         answers = partial(answering.run, app, settings)
     with beside(settings, stopping) if with_worker else nullcontext():
         started = answers(listening, ready, stopping.set, stop)

@@ -53,7 +53,7 @@ def run(
     with tempfile.TemporaryDirectory(prefix="barprop-figures-") as figures:
         siblings = [_start(settings, listening, figures) for _ in range(settings.service.workers)]
         try:
-            return _look_after(siblings, lambda: _start(settings, listening, figures), ready, stop)
+            return _look_after(siblings, lambda: _start(settings, listening, figures), figures, ready, stop)
         finally:
             stops()
             listening.close()  # they take what waits there; from the last one's end on nobody is let in
@@ -61,7 +61,11 @@ def run(
 
 
 def _look_after(
-    siblings: list[Sibling], start: Callable[[], Sibling], ready: Callable[[], None], stop: threading.Event
+    siblings: list[Sibling],
+    start: Callable[[], Sibling],
+    figures: str,
+    ready: Callable[[], None],
+    stop: threading.Event,
 ) -> bool:
     all_answered = False
     while not stop.wait(LOOK_SECONDS):
@@ -74,7 +78,7 @@ def _look_after(
                 continue
             if not (sibling.answers or all_answered):
                 return False
-            log.error("process %s that answered ended with %s; another is started", *_end(sibling))
+            log.error("process %s that answered ended with %s; another is started", *_end(sibling, figures))
             if not sibling.answers and stop.wait(RESTART_SECONDS):
                 break
             siblings[index] = start()
@@ -84,7 +88,11 @@ def _look_after(
     return True
 
 
-def _end(sibling: Sibling) -> tuple[int | None, int | None]:
+def _end(sibling: Sibling, figures: str) -> tuple[int | None, int | None]:
+    """Forgets one that died, and what it had open; what it counted stays. Its id and exit code."""
+    from prometheus_client.multiprocess import mark_process_dead
+
+    mark_process_dead(sibling.process.pid, figures)  # type: ignore[no-untyped-call]
     sibling.pipe.close()
     sibling.process.join()
     return sibling.process.pid, sibling.process.exitcode
@@ -121,7 +129,6 @@ def _start(settings: Settings, listening: socket.socket, figures: str) -> Siblin
 def _answer(settings: Settings, proven: str, listening: socket.socket, pipe: Connection) -> None:
     """The whole life of one of them."""
     import jobs.logs
-    import store.clock
     import store.database
     import store.features
     from service.app import create_app
@@ -133,7 +140,7 @@ def _answer(settings: Settings, proven: str, listening: socket.socket, pipe: Con
     jobs.logs.to_stderr(settings.log)
     store.features.register_as(proven, settings)
     engine = store.database.connect(settings.database.url)
-    app = create_app(engine, settings, lambda: store.clock.now(engine))
+    app = create_app(engine, settings)
     try:
         started = answering.run(
             app, settings, listening, lambda: pipe.send_bytes(b"ready"), lambda: None, stop

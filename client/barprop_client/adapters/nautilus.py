@@ -16,7 +16,7 @@ from nautilus_trader.common.actor import Actor
 from nautilus_trader.common.config import ActorConfig
 from nautilus_trader.core.data import Data
 from nautilus_trader.core.datetime import dt_to_unix_nanos
-from nautilus_trader.model.data import DataType
+from nautilus_trader.model.data import CustomData, DataType
 from nautilus_trader.model.identifiers import ClientId
 
 from barprop_client import aligned
@@ -54,11 +54,11 @@ class BarpropSignal(Data):
 DATA_TYPE = DataType(BarpropSignal)
 
 
-def history(client: Client, symbol: str, timeframe: str, since: datetime) -> list[BarpropSignal]:
+def history(client: Client, symbol: str, timeframe: str, since: datetime) -> list[CustomData]:
     """The ledger since then, in the order in which its Signals were known."""
     known = aligned.from_ledger(client, symbol, timeframe, since)
     made = [_data(each.signal, dt_to_unix_nanos(each.since)) for each in known]
-    return sorted(made, key=lambda data: data.ts_init)
+    return [CustomData(DATA_TYPE, data) for data in sorted(made, key=lambda data: data.ts_init)]
 
 
 def _data(signal: Signal, known: int) -> BarpropSignal:
