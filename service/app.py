@@ -6,6 +6,7 @@ from importlib.metadata import version
 from typing import Any
 
 from fastapi import FastAPI
+from fastapi.telemetry import TelemetryConfig
 from fastapi_offline import FastAPIOffline
 from prometheus_client import CollectorRegistry
 from starlette.concurrency import run_in_threadpool
@@ -67,6 +68,9 @@ A Signal is a *prediction* (a probability, a price and its interval) or an *abst
 answers. Errors are RFC 9457 problem documents whose `type` is stable. Times are ISO 8601 in UTC. Lists are
 `{"items": […], "next": cursor or null}`, newest first; `cursor` continues after a page."""
 
+# FastAPI's own is off: it would hold addresses and the words of errors, in which secrets may stand. Traces are ours.
+TELEMETRY: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
+
 
 def create_app(engine: Engine, settings: Settings, clock: Clock | None = None) -> FastAPI:
     """The service over the database of `engine`. `clock` tells the time that Signals are for, if not the database's: a
@@ -81,8 +85,7 @@ def create_app(engine: Engine, settings: Settings, clock: Clock | None = None) -
         version=version("barprop"),
         description=ABOUT,
         lifespan=_lifespan,
-        # traces are ours: its own hold addresses and the words of errors, in which secrets may stand
-        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
+        telemetry=TELEMETRY,
     )
     app.state.engine = engine
     app.state.settings = settings

@@ -1,6 +1,7 @@
 """The peer of predict: a FastAPI endpoint that answers a constant, as a process: `python -m benchmarks.serving.bare`.
 
-It reads no body and asks nothing, and its constant is shorter than any Signal. uvicorn runs it as it runs the service.
+It reads no body and asks nothing, and its constant is shorter than any Signal. uvicorn runs it as it runs the service, and what FastAPI has
+of telemetry is off, as there.
 With `--layers` the service's own layers lie around it, put there by the function that puts them around the service;
 settings come from the environment, as the service's do.
 """
@@ -17,7 +18,7 @@ from prometheus_client import CollectorRegistry
 import store.changes
 import store.database
 import store.settings
-from service.app import layers
+from service.app import TELEMETRY, layers
 from service.cli import answering
 from service.cli.serve import address, bind
 from service.keyring import Keyring
@@ -29,7 +30,7 @@ ADDRESS = "/v1/predict"
 def app(settings: Settings, with_layers: bool) -> FastAPI:
     """The endpoint, in the layers or naked."""
     if not with_layers:
-        return _endpoint(FastAPI())
+        return _endpoint(FastAPI(telemetry=TELEMETRY))
     engine = store.database.connect(settings.database.url)
     watch = store.changes.watch(engine)
     keyring = Keyring(engine, watch.mark)
@@ -41,7 +42,7 @@ def app(settings: Settings, with_layers: bool) -> FastAPI:
         keyring.close()
         watch.close()
 
-    made = _endpoint(FastAPI(lifespan=lifespan))
+    made = _endpoint(FastAPI(lifespan=lifespan, telemetry=TELEMETRY))
     layers(made, engine, settings, keyring, CollectorRegistry())
     return made
 

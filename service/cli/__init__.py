@@ -40,7 +40,6 @@ REFUSED, USAGE, UNREACHABLE, INTERRUPTED = 1, 2, 3, 130
 
 app = typer.Typer(
     name="barprop",
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
@@ -97,7 +96,8 @@ def barprop(
       barprop predict ETHUSDT 1h
 
     A market is two arguments: a symbol and the length of its bars. Settings come from a TOML file and from
-    BARPROP_SECTION__KEY in the environment; `barprop config show` shows them. Exit codes: 0 done, 1 refused by
+    BARPROP_SECTION__KEY in the environment; `barprop config show` shows them. `barprop --install-completion` makes
+    your shell complete commands, options and markets. Exit codes: 0 done, 1 refused by
     the facts, 2 wrong usage, 3 database or service not reachable, 130 interrupted.
     """
 

@@ -17,12 +17,49 @@ if TYPE_CHECKING:
     from store.audit import Action
     from store.database import Connection
 
-Symbol = Annotated[str, typer.Argument(help="The market's symbol, e.g. ETHUSDT.", show_default=False)]
-Timeframe = Annotated[
-    str, typer.Argument(help="The length of its bars, e.g. 1m, 4h, 1d.", show_default=False)
+
+def _kept() -> list[Market]:
+    """The markets that are kept, for a shell that completes; none where they cannot be had, since it shows no errors."""
+    try:
+        import store.database
+        import store.markets
+        import store.settings
+
+        engine = store.database.connect(store.settings.load().database.url)
+        with store.database.read(engine) as conn:
+            return [row.market for row in store.markets.all(conn)]
+    except Exception:
+        return []
+
+
+def _symbols(incomplete: str) -> list[str]:
+    return sorted({market.symbol for market in _kept() if market.symbol.startswith(incomplete)})
+
+
+def _timeframes(ctx: typer.Context, incomplete: str) -> list[str]:
+    of = ctx.params.get("symbol")
+    kept = (market for market in _kept() if of is None or market.symbol == of)
+    return sorted({market.timeframe for market in kept if market.timeframe.startswith(incomplete)})
+
+
+Symbol = Annotated[
+    str,
+    typer.Argument(help="The market's symbol, e.g. ETHUSDT.", show_default=False, autocompletion=_symbols),
 ]
-AnySymbol = Annotated[str | None, typer.Argument(help="Only this market's.", show_default=False)]
-AnyTimeframe = Annotated[str | None, typer.Argument(help="The length of its bars.", show_default=False)]
+Timeframe = Annotated[
+    str,
+    typer.Argument(
+        help="The length of its bars, e.g. 1m, 4h, 1d.", show_default=False, autocompletion=_timeframes
+    ),
+]
+AnySymbol = Annotated[
+    str | None,
+    typer.Argument(help="Only this market's.", show_default=False, autocompletion=_symbols),
+]
+AnyTimeframe = Annotated[
+    str | None,
+    typer.Argument(help="The length of its bars.", show_default=False, autocompletion=_timeframes),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 Limit = Annotated[int, typer.Option("--limit", min=1, max=10_000, help="How many rows at most.")]
 
