@@ -47,7 +47,7 @@ PINNED := import json, sys; \
 	pins = {i["metadata"]["name"].lower(): i["metadata"]["version"].split("+")[0] for i in json.load(sys.stdin)["install"]}; \
 	sys.stdout.writelines(f"{name}=={pins[name]}\n" for name in sorted(pins) if name != "barprop")
 constraints: $(BIN)/python
-	$(BIN)/python -m pip install --quiet --dry-run --ignore-installed --report - '.[dev,bench,ci,frameworks]' \
+	$(BIN)/python -m pip install --quiet --dry-run --ignore-installed --report - '.[dev,bench,ci,frameworks,otel]' \
 		| $(BIN)/python -c '$(PINNED)' > constraints.txt
 
 clean:

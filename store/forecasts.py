@@ -10,7 +10,7 @@ from datetime import datetime
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, bindparam, select
 
 import store.bars
 import store.breaks
@@ -187,13 +187,15 @@ def _stretch(
 
 def _held(conn: Connection, market_id: int, as_of: datetime) -> float:
     """The position that the market's newest Signal before that bar asked for; an abstention asks for none."""
-    newest = (
-        select(predictions.c.position)
-        .where(predictions.c.market_id == market_id, predictions.c.as_of < as_of)
-        .order_by(predictions.c.as_of.desc(), (predictions.c.answer == "prediction").desc())
-        .limit(1)
-    )
-    return conn.scalar(newest) or 0.0
+    return conn.scalar(_HELD, {"market_id": market_id, "as_of": as_of}) or 0.0
+
+
+_HELD = (
+    select(predictions.c.position)
+    .where(predictions.c.market_id == bindparam("market_id"), predictions.c.as_of < bindparam("as_of"))
+    .order_by(predictions.c.as_of.desc(), (predictions.c.answer == "prediction").desc())
+    .limit(1)
+)
 
 
 def _say(

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, select, update
+from sqlalchemy import Connection, Row, bindparam, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from model.bars import Market
@@ -25,7 +25,7 @@ class MarketRow:
 
 def find(conn: Connection, market: Market) -> MarketRow | None:
     """The market's row; None where it never had a bar."""
-    row = conn.execute(_select(market)).one_or_none()
+    row = conn.execute(_NAMED, {"symbol": market.symbol, "timeframe": market.timeframe}).one_or_none()
     return None if row is None else _market_row(row)
 
 
@@ -42,15 +42,15 @@ def ensure(conn: Connection, market: Market, now: datetime) -> MarketRow:
 
     Whoever adds bars of the same market meanwhile waits (SQLite has one writer anyway).
     """
-    held = _select(market).with_for_update()
-    row = conn.execute(held).one_or_none()
+    named = {"symbol": market.symbol, "timeframe": market.timeframe}
+    row = conn.execute(_HELD, named).one_or_none()
     if row is None:
         insert = postgresql.insert if conn.dialect.name == "postgresql" else sqlite.insert
         made = insert(markets).values(
             symbol=market.symbol, timeframe=market.timeframe, paused=False, created_at=now, bars=0, changes=0
         )
         conn.execute(made.on_conflict_do_nothing())
-        row = conn.execute(held).one()
+        row = conn.execute(_HELD, named).one()
     return _market_row(row)
 
 
@@ -77,8 +77,10 @@ def marks(conn: Connection) -> dict[Market, int]:
     return {Market(symbol, length): changes for symbol, length, changes in rows}
 
 
-def _select(market: Market) -> Select[Any]:
-    return select(markets).where(markets.c.symbol == market.symbol, markets.c.timeframe == market.timeframe)
+_NAMED = select(markets).where(
+    markets.c.symbol == bindparam("symbol"), markets.c.timeframe == bindparam("timeframe")
+)
+_HELD = _NAMED.with_for_update()
 
 
 def _market_row(row: Row[Any]) -> MarketRow:

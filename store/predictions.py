@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 import polars as pl
-from sqlalchemy import Connection, Row, Select, select
+from sqlalchemy import Connection, Row, Select, bindparam, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 import store.bars
@@ -283,11 +283,9 @@ def keep_row(engine: Engine, row: Mapping[str, Any]) -> int | None:
 
     Ids become visible in their order, so that whoever follows the ledger by them misses none.
     """
-    insert = postgresql.insert if engine.dialect.name == "postgresql" else sqlite.insert
     with database.write(engine) as conn:
         database.alone(conn, database.LEDGER_LOCK)
-        fresh = insert(predictions).values(**row).on_conflict_do_nothing().returning(predictions.c.id)
-        ident: int | None = conn.scalar(fresh)
+        ident: int | None = conn.scalar(_KEEP[engine.dialect.name], row)
     return ident
 
 
@@ -339,9 +337,26 @@ def _select() -> Select[Any]:
     return select(predictions, *market).join(tables.markets, tables.markets.c.id == predictions.c.market_id)
 
 
+# Made once, as making them takes longer than carrying them out.
+_FIRST = (
+    _select()
+    .where(
+        predictions.c.market_id == bindparam("market_id"),
+        predictions.c.as_of == bindparam("as_of"),
+        predictions.c.kind == "prediction",
+    )
+    .order_by(predictions.c.id)
+    .limit(1)
+)
+_KEEP = {
+    "postgresql": postgresql.insert(predictions).on_conflict_do_nothing().returning(predictions.c.id),
+    "sqlite": sqlite.insert(predictions).on_conflict_do_nothing().returning(predictions.c.id),
+}
+
+
 def _first_prediction(conn: Connection, market_id: int, as_of: datetime) -> Entry | None:
-    of_this_bar = (predictions.c.market_id == market_id, predictions.c.as_of == as_of)
-    return _one(conn, _select().where(*of_this_bar, predictions.c.kind == "prediction"))
+    row = conn.execute(_FIRST, {"market_id": market_id, "as_of": as_of}).one_or_none()
+    return None if row is None else _entry(row)
 
 
 def _one(conn: Connection, statement: Select[Any]) -> Entry | None:

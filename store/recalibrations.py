@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, bindparam, select
 
 from model import backtest, dataset
 from model.backtest import Standing
@@ -31,20 +31,23 @@ def in_ledger(
     conn: Connection, market_id: int, as_of: datetime, version: int, model: Predictor
 ) -> Standing | None:
     """How that version stood at the newest bar before `as_of` that it answered for; None where the ledger has none."""
-    columns = (predictions.c[name] for name in ("as_of", "log_temperature", "certainty", "log_width"))
-    row = conn.execute(
-        select(*columns)
-        .where(
-            predictions.c.market_id == market_id,
-            predictions.c.version_id == version,
-            predictions.c.as_of < as_of,
-            predictions.c.log_temperature.is_not(None),
-        )
-        .order_by(predictions.c.as_of.desc())
-        .limit(1)
-    ).one_or_none()
+    asked = {"market_id": market_id, "version": version, "as_of": as_of}
+    row = conn.execute(_NEWEST, asked).one_or_none()
     if row is None:
         return None
     return Standing(
         model, Recalibration(row.log_temperature, row.certainty, row.log_width), micros(row.as_of)
     )
+
+
+_NEWEST = (
+    select(*(predictions.c[name] for name in ("as_of", "log_temperature", "certainty", "log_width")))
+    .where(
+        predictions.c.market_id == bindparam("market_id"),
+        predictions.c.version_id == bindparam("version"),
+        predictions.c.as_of < bindparam("as_of"),
+        predictions.c.log_temperature.is_not(None),
+    )
+    .order_by(predictions.c.as_of.desc())
+    .limit(1)
+)

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Row, Select, case, func, select
+from sqlalchemy import Connection, Row, Select, bindparam, case, func, select
 
 import model.bars
 import store.bars
@@ -173,15 +173,18 @@ def record(
 
 def champion(conn: Connection, market_id: int, as_of: datetime | None = None) -> int | None:
     """The version that answers for the bar that closed at `as_of`; without `as_of` the newest champion of all."""
-    statement = (
-        select(promotions.c.version_id)
-        .where(promotions.c.market_id == market_id, promotions.c.role == "champion")
-        .order_by(promotions.c.id.desc())
-        .limit(1)
-    )
-    if as_of is not None:
-        statement = statement.where(promotions.c.effective_from <= as_of)
-    return conn.scalar(statement)
+    if as_of is None:
+        return conn.scalar(_CHAMPION, {"market_id": market_id})
+    return conn.scalar(_CHAMPION_THEN, {"market_id": market_id, "as_of": as_of})
+
+
+_CHAMPION = (
+    select(promotions.c.version_id)
+    .where(promotions.c.market_id == bindparam("market_id"), promotions.c.role == "champion")
+    .order_by(promotions.c.id.desc())
+    .limit(1)
+)
+_CHAMPION_THEN = _CHAMPION.where(promotions.c.effective_from <= bindparam("as_of"))
 
 
 def crowned(conn: Connection, market_id: int) -> Promotion | None:

@@ -1,9 +1,8 @@
 """The peer of predict: a FastAPI endpoint that answers a constant, as a process: `python -m benchmarks.serving.bare`.
 
-It reads no body and asks nothing, and its constant is shorter than any Signal. uvicorn runs it as it runs the service, and what FastAPI has
-of telemetry is off, as there.
-With `--layers` the service's own layers lie around it, put there by the function that puts them around the service;
-settings come from the environment, as the service's do.
+It reads no body and asks nothing, and its constant is shorter than any Signal. uvicorn runs it as it runs the service,
+and what FastAPI has of telemetry is off, as there. With `--layers` the service's own layers lie around it, put there by
+the function that puts them around the service; settings come from the environment, as the service's do.
 """
 
 import json

@@ -13,6 +13,7 @@ import store.database
 import store.jobs
 from jobs import executors
 from model.errors import BadBars, BarpropError, TrainingFailed
+from store import context
 from store.database import Engine
 from store.jobs import Job
 from store.settings import Settings
@@ -137,3 +138,24 @@ def test_a_child_starts_with_its_blas_threads_and_leaves_ours(
     finally:
         executors.end(child)
     assert os.environ["OPENBLAS_NUM_THREADS"] == "7"
+
+
+def test_what_is_logged_for_a_job_bears_its_id_the_heartbeat_s_words_too(
+    engine: Engine, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known: dict[str, int | None] = {}
+
+    def work(*_: object) -> executors.Keep:
+        known["work"] = context.job_id.get()
+        until(lambda: "heartbeat" in known)
+        return lambda conn: {}
+
+    def beat(*_: object) -> bool:
+        known["heartbeat"] = context.job_id.get()
+        return True
+
+    monkeypatch.setitem(executors.KINDS, job.kind, work)
+    monkeypatch.setattr(store.jobs, "beat", beat)
+    executors.perform(engine, job, SETTINGS, lambda: None)
+    assert known == {"work": job.id, "heartbeat": job.id}
+    assert context.job_id.get() is None

@@ -1,0 +1,90 @@
+"""One run of schemathesis over a service: what it asked, and what was not answered as the document says."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import schemathesis
+import schemathesis.engine
+from schemathesis.engine import events
+from schemathesis.engine.recorder import ScenarioRecorder
+
+HEARTBEAT_SECONDS = 0.02  # of a stream: it never ends, so that a few of its events are waited for
+STREAM_EVENTS = 2
+# What the document promises of any answer. Left out: `positive_data_acceptance` and `negative_data_rejection`, since a
+# request can fit the document and yet name what is not there, and "5" is read as a number where one belongs.
+CHECKS = (
+    "not_a_server_error",
+    "status_code_conformance",
+    "content_type_conformance",
+    "response_headers_conformance",
+    "response_schema_conformance",
+    "unsupported_method",
+    "allow_header_conformance",
+)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An answer that is not as the document says, and how to get it again."""
+
+    operation: str
+    check: str
+    message: str
+    again: str
+
+
+@dataclass
+class Found:
+    """What a run has seen so far."""
+
+    cases: Counter[str] = field(default_factory=Counter)  # by operation
+    phases: Counter[str] = field(default_factory=Counter)
+    statuses: Counter[int] = field(default_factory=Counter)
+    failures: list[Failure] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)  # of the run itself
+
+
+def run(url: str, examples: int, scenarios: int, seed: int) -> Found:
+    """Asks every operation of the service at `url` with so many made-up requests each, beside those that the document's
+    own limits suggest, then goes so many ways along what answers lead to."""
+    config = {
+        "base-url": url,
+        "seed": seed,
+        "continue-on-failure": True,
+        "request-timeout": 30,
+        "max-stream-events": STREAM_EVENTS,
+        "suppress-health-check": ["all"],
+        "generation": {"max-examples": examples, "no-shrink": True, "database": "none"},
+        "phases": {"stateful": {"generation": {"max-examples": scenarios}}},
+        "checks": {"enabled": False} | {check: {"enabled": True} for check in CHECKS},
+    }
+    schema = schemathesis.openapi.from_url(f"{url}/openapi.json", config=schemathesis.Config.from_dict(config))
+    found = Found()
+    for event in schemathesis.engine.from_schema(schema).execute():
+        _see(found, event)
+    return found
+
+
+def _see(found: Found, event: Any) -> None:
+    if isinstance(event, events.ScenarioFinished):
+        found.phases[event.phase.value] += len(event.recorder.interactions)
+        _count(found, event.recorder)
+    elif isinstance(event, events.NonFatalError):
+        found.errors.append(f"{event.label}: {event.info.format()}")
+    elif isinstance(event, events.FatalError):
+        raise event.exception
+
+
+def _count(found: Found, recorder: ScenarioRecorder) -> None:
+    for ident, interaction in recorder.interactions.items():
+        found.cases[recorder.cases[ident].value.operation.label] += 1
+        if interaction.response is not None:
+            found.statuses[interaction.response.status_code] += 1
+    for ident, checks in recorder.checks.items():
+        operation = recorder.cases[ident].value.operation.label
+        for check in checks:
+            if check.failure_info is not None:
+                failure = check.failure_info.failure
+                told = f"{failure.title}: {failure.message}"
+                found.failures.append(Failure(operation, check.name, told, check.failure_info.code_sample))
