@@ -17,7 +17,7 @@ from benchmarks.fuzzing import past
 from benchmarks.fuzzing.run import HEARTBEAT_SECONDS, Found, run
 from benchmarks.serving import running
 
-EXAMPLES, SCENARIOS = 100, 600
+EXAMPLES, SCENARIOS = 120, 900
 QUICK_EXAMPLES, QUICK_SCENARIOS = 5, 30
 
 

@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
+import polars as pl
 
 import model.predictions
 import store.database
@@ -84,10 +85,10 @@ class Answers:
         except Unreachable:
             return None
 
-    def at_hand(self, symbol: str, timeframe: str, moment: datetime) -> Answered | None:
-        """The market's Signal where it is in memory and good at a `moment()`."""
+    def at_hand(self, symbol: str, timeframe: str, moment: datetime | None) -> Answered | None:
+        """The market's Signal where it is in memory and good at a `moment()`; None where there is no such."""
         kept = self._kept.get((symbol, timeframe))
-        return kept if kept is not None and self._good(kept, moment) else None
+        return kept if kept is not None and moment is not None and self._good(kept, moment) else None
 
     def signal(self, market: Market) -> Answered:
         """The market's Signal, from memory, the ledger, or made now and put there. Raises NotFound; Unreachable where the
@@ -111,6 +112,15 @@ class Answers:
                 self._kept.pop(next(iter(self._kept)), None)
             self._kept[market.symbol, market.timeframe] = found
         return found
+
+    def of_bars(
+        self, market: Market, frame: pl.DataFrame, at: datetime | None, version: int | None
+    ) -> dict[str, Any]:
+        """The document of what is said of bars (BAR_SCHEMA) that a request brings. Raises as answer_bars does."""
+        signal, in_sample = store.predictions.answer_bars(
+            self._engine, market, frame, at, self._clock(), self.versions, version, self.terms
+        )
+        return {**model.predictions.document(signal), "in_sample": in_sample}
 
     def marks(self) -> dict[Market, int]:
         """The mark of every market, as of now. Raises Unreachable."""

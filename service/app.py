@@ -6,6 +6,7 @@ from importlib.metadata import version
 from typing import Any
 
 from fastapi import FastAPI
+from fastapi.routing import APIRoute
 from fastapi.telemetry import TelemetryConfig
 from fastapi_offline import FastAPIOffline
 from prometheus_client import CollectorRegistry
@@ -85,6 +86,7 @@ def create_app(engine: Engine, settings: Settings, clock: Clock | None = None) -
         version=version("barprop"),
         description=ABOUT,
         lifespan=_lifespan,
+        generate_unique_id_function=_operation_id,
         telemetry=TELEMETRY,
     )
     app.state.engine = engine
@@ -104,6 +106,7 @@ def create_app(engine: Engine, settings: Settings, clock: Clock | None = None) -
         lambda: app.state.stopping,
         metrics.StreamMetrics(registry),
     )
+    predictions.at_hand_first(app)
     for router in ROUTERS:
         app.include_router(router)
     problems.install(app)
@@ -135,6 +138,11 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     await run_in_threadpool(app.state.keyring.close)
     await run_in_threadpool(app.state.answers.close)
     app.state.watch.close()
+
+
+def _operation_id(route: APIRoute) -> str:
+    """What a generated client calls a route: its function's name, which no other route may have."""
+    return route.name
 
 
 def _document_problems(app: FastAPI) -> None:

@@ -5,14 +5,23 @@ every fault has its name. Both ways give the same bytes.
 """
 
 from collections.abc import Callable, Coroutine
-from typing import Any
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any
 
 import msgspec
+import polars as pl
 from fastapi.routing import APIRoute
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
+import model.bars
+from model.bars import BAR_SCHEMA, TS
+from model.errors import Unreachable
 from service.answers import Answered, Answers
+
+_EPOCH, _MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
@@ -24,13 +33,36 @@ class Named(msgspec.Struct, forbid_unknown_fields=True):
     timeframe: str
 
 
+class OfBars(msgspec.Struct, forbid_unknown_fields=True):
+    """A market, and bars to answer from."""
+
+    symbol: str
+    timeframe: str
+    bars: list["Brought"]
+    at: datetime | None = None
+    version: Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)] | None = None
+
+
+class Brought(msgspec.Struct, forbid_unknown_fields=True):
+    """A bar of a request."""
+
+    ts: datetime
+    open: float
+    high: float
+    low: float
+    close: float
+    volume: float
+
+
 class Many(msgspec.Struct, forbid_unknown_fields=True):
     """Markets, and nothing else."""
 
     markets: list[Named]
 
 
-_ONE, _MANY = msgspec.json.Decoder(Named), msgspec.json.Decoder(Many)
+_ONE = msgspec.json.Decoder(Named)
+_OF_BARS = msgspec.json.Decoder(OfBars)
+_MANY = msgspec.json.Decoder(Many)
 
 
 def response(found: Answered) -> Response:
@@ -54,18 +86,52 @@ class One(APIRoute):
 
         async def handle(request: Request) -> Response:
             answers: Answers = request.app.state.answers
-            now = answers.moment()
-            if now is not None:
-                try:
-                    asked = _ONE.decode(await request.body())
-                except msgspec.MsgspecError:
-                    return await usual(request)
-                found = answers.at_hand(asked.symbol, asked.timeframe, now)
-                if found is not None:
-                    return response(found)
-            return await usual(request)
+            body = await request.body()
+            if b'"bars"' in body:
+                return await _of_bars(request, body) or await usual(request)
+            try:
+                asked = _ONE.decode(body)
+            except msgspec.MsgspecError:
+                return await usual(request)
+            found = answers.at_hand(asked.symbol, asked.timeframe, await _moment(answers))
+            return await usual(request) if found is None else response(found)
 
         return handle
+
+
+async def _moment(answers: Answers) -> datetime | None:
+    """The time that Signals at hand are for; where something was committed, once what that moved is known."""
+    now = answers.moment()
+    if now is None:
+        with suppress(Unreachable):
+            await run_in_threadpool(answers.marks)
+            now = answers.moment()
+    return now
+
+
+async def _of_bars(request: Request, body: bytes) -> Response | None:
+    """The answer to bars that the request brings; None where it is not quite as such requests are."""
+    state = request.app.state
+    try:
+        asked = _OF_BARS.decode(body)
+        if not 0 < len(asked.bars) <= state.settings.service.max_bars_per_request:
+            return None
+        frame, at = _frame(asked.bars), None if asked.at is None else model.bars.utc(asked.at)
+    except (msgspec.MsgspecError, OverflowError, TypeError):  # TypeError: a time without a zone
+        return None
+    market = model.bars.market(asked.symbol, asked.timeframe)
+    document = await run_in_threadpool(state.answers.of_bars, market, frame, at, asked.version)
+    return Response(msgspec.json.encode(document), media_type="application/json")
+
+
+def _frame(brought: list[Brought]) -> pl.DataFrame:
+    """Those bars in BAR_SCHEMA."""
+    opened = [(bar.ts - _EPOCH) // _MICROSECOND for bar in brought]
+    values = [[getattr(bar, name) for bar in brought] for name in ("open", "high", "low", "close", "volume")]
+    return pl.DataFrame(
+        [pl.Series("ts", opened, pl.Int64).cast(TS), *(pl.Series(v, dtype=pl.Float64) for v in values)],
+        schema=BAR_SCHEMA,
+    )
 
 
 class Batch(APIRoute):
@@ -77,17 +143,16 @@ class Batch(APIRoute):
 
         async def handle(request: Request) -> Response:
             answers: Answers = request.app.state.answers
-            now = answers.moment()
-            if now is not None:
-                try:
-                    asked = _MANY.decode(await request.body()).markets
-                except msgspec.MsgspecError:
-                    return await usual(request)
-                if 0 < len(asked) <= request.app.state.settings.service.max_batch_markets:
-                    found = [answers.at_hand(each.symbol, each.timeframe, now) for each in asked]
-                    bodies = [each.body for each in found if each is not None]
-                    if len(bodies) == len(found):
-                        return together(bodies)
+            try:
+                asked = _MANY.decode(await request.body()).markets
+            except msgspec.MsgspecError:
+                return await usual(request)
+            if 0 < len(asked) <= request.app.state.settings.service.max_batch_markets:
+                now = await _moment(answers)
+                found = [answers.at_hand(each.symbol, each.timeframe, now) for each in asked]
+                bodies = [each.body for each in found if each is not None]
+                if len(bodies) == len(found):
+                    return together(bodies)
             return await usual(request)
 
         return handle

@@ -93,7 +93,7 @@ router = APIRouter(prefix="/v1/backtests", tags=["backtests"])
     response_model=jobs.JobDocument,
     responses=jobs.REFUSALS,
 )
-def ask(
+def ask_backtest(
     body: BacktestAsk, engine: EngineDep, settings: SettingsDep, actor: Actor, response: Response
 ) -> dict[str, Any]:
     """Asks for a backtest; an equal one that still waits is given instead of a second one."""

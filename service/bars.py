@@ -120,7 +120,7 @@ router = APIRouter(prefix="/v1", tags=["bars"])
         "malformed", "too-large", "invalid-request", "bad-bars", "bad-input", "unreachable"
     ),
 )
-def push(
+def push_bars(
     body: Push,
     engine: EngineDep,
     clock: ClockDep,
@@ -148,7 +148,7 @@ def push(
     response_model=BarPage,
     responses=problems.responses("not-found", "invalid-request", "bad-input", "unreachable"),
 )
-def newest(
+def newest_bars(
     market: OneMarket, engine: EngineDep, clock: ClockDep, cursor: Time | None = None, limit: Limit = 100
 ) -> dict[str, Any]:
     """The market's stored bars, newest first."""

@@ -239,7 +239,7 @@ def job(job_id: JobId, engine: EngineDep) -> dict[str, Any]:
     response_model=JobDocument,
     responses=problems.responses("not-found", "invalid-request", "unreachable"),
 )
-def cancel(job_id: JobId, engine: EngineDep, actor: Actor) -> dict[str, Any]:
+def cancel_job(job_id: JobId, engine: EngineDep, actor: Actor) -> dict[str, Any]:
     """Cancels a job: a queued one at once, a running one as soon as its worker hears of it; an ended one stays."""
     with store.database.write(engine) as conn:
         before = store.jobs.get(conn, job_id)

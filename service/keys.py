@@ -102,7 +102,7 @@ def keys(engine: EngineDep) -> dict[str, Any]:
     response_model=MadeKey,
     responses=problems.responses("malformed", "invalid-request", "bad-input", "unreachable"),
 )
-def create(body: KeyAsk, engine: EngineDep, actor: Actor, response: Response) -> dict[str, Any]:
+def create_key(body: KeyAsk, engine: EngineDep, actor: Actor, response: Response) -> dict[str, Any]:
     """Makes a key. Its secret is in this answer and kept nowhere."""
     now = machine_now()
     with store.database.write(engine) as conn:
@@ -117,7 +117,7 @@ def create(body: KeyAsk, engine: EngineDep, actor: Actor, response: Response) ->
     response_model=RotatedKey,
     responses=problems.responses("malformed", "not-found", "invalid-request", "bad-input", "unreachable"),
 )
-def rotate(
+def rotate_key(
     key_id: KeyId,
     engine: EngineDep,
     actor: Actor,
@@ -141,7 +141,7 @@ def rotate(
     response_model=KeyDocument,
     responses=problems.responses("not-found", "invalid-request", "unreachable"),
 )
-def revoke(key_id: KeyId, engine: EngineDep, actor: Actor, request: Request) -> dict[str, Any]:
+def revoke_key(key_id: KeyId, engine: EngineDep, actor: Actor, request: Request) -> dict[str, Any]:
     """Ends a key: in this process at once, in others within two seconds. A revoked one stays as it was."""
     now = machine_now()
     with store.database.write(engine) as conn:

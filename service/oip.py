@@ -28,6 +28,7 @@ from service.tensors import InferenceRequest, InferenceResponse
 from store.database import Engine
 
 PLATFORM = "barprop_numpy"
+BYTES: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
 
 
 class Server(BaseModel):
@@ -216,13 +217,13 @@ def model_ready(
 @models.post(
     "/infer",
     response_model=InferenceResponse,
-    responses={200: {"content": {tensors.BINARY: {}}}},
+    responses={200: {"content": {tensors.BINARY: BYTES}}},
     openapi_extra={
         "requestBody": {
             "required": True,
             "content": {
                 "application/json": {"schema": tensors.schema(InferenceRequest)},
-                tensors.BINARY: {},
+                tensors.BINARY: BYTES,
             },
         }
     },
@@ -259,4 +260,5 @@ router.include_router(
     models,
     prefix="/models/{model_name}/versions/{model_version}",
     dependencies=[Depends(_named_version)],
+    generate_unique_id_function=lambda route: f"{route.name}_of_version",
 )

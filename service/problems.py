@@ -14,6 +14,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from model.errors import (
     BadArtifact,
@@ -30,6 +31,7 @@ MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = 5
 # A push of 50,000 wrong bars must not be answered by 50,000 lines.
 MOST_ERRORS = 20
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 
 
 @dataclass(frozen=True)
@@ -210,7 +212,18 @@ def _http(request: Request, error: Exception) -> JSONResponse:
         405: f"{request.method} is not for {request.url.path}",
         400: "the body is not JSON that can be read",
     }.get(error.status_code, str(error.detail))
-    return answer(name, detail, headers=error.headers)
+    headers = {"allow": ", ".join(_methods(request))} if name == "method-not-allowed" else error.headers
+    return answer(name, detail, headers=headers)
+
+
+def _methods(request: Request) -> list[str]:
+    """Every method that the request's address has; the router's own refusal names those of one of its routes."""
+    scope = {"type": "http", "path": request.scope["path"], "root_path": request.scope.get("root_path", "")}
+    return [
+        method
+        for method in METHODS
+        if any(route.matches({**scope, "method": method})[0] is Match.FULL for route in request.app.routes)
+    ]
 
 
 def _invalid(request: Request, error: Exception) -> JSONResponse:

@@ -39,6 +39,26 @@ BATCH = 64  # events in one write: what a reader does not take waits in a buffer
 
 EVENT: dict[str, JsonValue] = {**predictions.PREDICTION, "id": 4711, "served_at": "2024-07-01T00:00:01Z"}
 EXAMPLE = f": open\nretry: {RETRY_MILLISECONDS}\nid: 4710\n\nid: 4711\nevent: signal\ndata: {json.dumps(EVENT)}\n\n: heartbeat\n"
+MEDIA_TYPE = "text/event-stream"
+# As OpenAPI 3.2 has it: the schema of one event of a stream, whose data is a document of its own.
+EVENT_SCHEMA: dict[str, JsonValue] = {
+    "type": "object",
+    "required": ["event", "id", "data"],
+    "properties": {
+        "event": {"const": "signal"},
+        "id": {"type": "string", "pattern": "^[0-9]+$"},
+        "data": {
+            "type": "string",
+            "contentMediaType": "application/json",
+            "contentSchema": {
+                "oneOf": [
+                    {"$ref": "#/components/schemas/Prediction"},
+                    {"$ref": "#/components/schemas/Abstention"},
+                ]
+            },
+        },
+    },
+}
 AWAY = b": the database does not answer; the stream goes on when it does\n"
 HEARTBEAT = b": heartbeat\n"
 
@@ -46,11 +66,10 @@ HEARTBEAT = b": heartbeat\n"
 class Stream(StreamingResponse):
     """An answer that lasts as long as its reader; `closed` is called when it has ended, however it did."""
 
-    media_type = "text/event-stream"
-
     def __init__(self, content: AsyncGenerator[bytes], closed: Callable[[], None]) -> None:
         # a proxy must hand on each event at once, and nobody may keep any
-        super().__init__(content, headers={"cache-control": "no-store", "x-accel-buffering": "no"})
+        headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
+        super().__init__(content, headers=headers, media_type=MEDIA_TYPE)
         self._content, self._closed = content, closed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -81,12 +100,12 @@ router = APIRouter(prefix="/v1", tags=["predictions"])
     responses={
         200: {
             "description": "A stream that does not end by itself; each `signal` event's data is a Signal with its `id` and `served_at`.",
-            "content": {"text/event-stream": {"example": EXAMPLE}},
+            "content": {MEDIA_TYPE: {"itemSchema": EVENT_SCHEMA, "example": EXAMPLE}},
         },
         **problems.responses("not-found", "invalid-request", "bad-input", "too-many-streams", "unreachable"),
     },
 )
-async def stream(
+async def signals(
     request: Request,
     market: AnyMarket,
     engine: EngineDep,
@@ -181,7 +200,7 @@ async def _frames(
         **problems.responses("not-found", "invalid-request", "bad-input", "unreachable"),
     },
 )
-def newest(
+def newest_signal(
     request: Request,
     symbol: Annotated[str, Path(examples=["ETHUSDT"])],
     timeframe: Annotated[str, Path(examples=["1h"])],

@@ -11,7 +11,8 @@ from benchmarks.serving import data
 from model.bars import Market
 from service.cli import parent
 
-SYMBOL = "ETHUSDT"
+SYMBOL, PAUSED = "ETHUSDT", "PAUSED"
+TIMEFRAME = data.TIMEFRAME
 BARS = 1_500
 # Trainings of a second each: what a network is worth is not what is asked here.
 QUICK = {
@@ -28,12 +29,12 @@ exchange_symbol = "ETH/USDT"
 since = 2024-01-01
 """
 COMMANDS: tuple[tuple[str, ...], ...] = (
-    ("train", SYMBOL, data.TIMEFRAME),
-    ("train", SYMBOL, data.TIMEFRAME, "--seed", "1"),
-    ("backtest", SYMBOL, data.TIMEFRAME, "--refit-every", "400", "--last", "1200"),
-    ("predict", SYMBOL, data.TIMEFRAME),
+    ("train", SYMBOL, TIMEFRAME),
+    ("train", SYMBOL, TIMEFRAME, "--seed", "1"),
+    ("backtest", SYMBOL, TIMEFRAME, "--refit-every", "400", "--last", "1200"),
+    ("predict", SYMBOL, TIMEFRAME),
     ("keys", "create", "bot"),
-    ("markets", "pause", "PAUSED", data.TIMEFRAME),
+    ("markets", "pause", PAUSED, TIMEFRAME),
 )
 
 
@@ -43,8 +44,8 @@ def fill(env: Mapping[str, str]) -> None:
     store.database.upgrade(engine)
     now = datetime.now(UTC)
     bars = data.newest(BARS, data.full_hour())
-    store.bars.add(engine, Market(SYMBOL, data.TIMEFRAME), bars, now)
-    store.bars.add(engine, Market("PAUSED", data.TIMEFRAME), bars.tail(50), now)
+    store.bars.add(engine, Market(SYMBOL, TIMEFRAME), bars, now)
+    store.bars.add(engine, Market(PAUSED, TIMEFRAME), bars.tail(50), now)
     engine.dispose()
     for command in COMMANDS:
         subprocess.run(

@@ -9,8 +9,32 @@ import schemathesis.engine
 from schemathesis.engine import events
 from schemathesis.engine.recorder import ScenarioRecorder
 
+from benchmarks.fuzzing import past
+
 HEARTBEAT_SECONDS = 0.02  # of a stream: it never ends, so that a few of its events are waited for
 STREAM_EVENTS = 2
+# Names of what is there, so that most requests that fit the document find something.
+NAMES: dict[str, list[str]] = {
+    "symbols": [past.SYMBOL, past.PAUSED],
+    "timeframes": [past.TIMEFRAME],
+    "models": [f"{past.SYMBOL}:{past.TIMEFRAME}", f"{past.SYMBOL}:{past.TIMEFRAME}:bars"],
+    "idents": [str(ident) for ident in range(1, 7)],
+}
+PLACES = {
+    "symbol": "symbols",
+    "timeframe": "timeframes",
+    "body.symbol": "symbols",
+    "body.timeframe": "timeframes",
+    "body.markets[*].symbol": "symbols",
+    "body.markets[*].timeframe": "timeframes",
+    "model_name": "models",
+    "model_version": "idents",
+    "version_id": "idents",
+    "job_id": "idents",
+    "backtest_id": "idents",
+    "key_id": "idents",
+}
+OFTEN = 0.7
 # What the document promises of any answer. Left out: `positive_data_acceptance` and `negative_data_rejection`, since a
 # request can fit the document and yet name what is not there, and "5" is read as a number where one belongs.
 CHECKS = (
@@ -55,6 +79,8 @@ def run(url: str, examples: int, scenarios: int, seed: int) -> Found:
         "request-timeout": 30,
         "max-stream-events": STREAM_EVENTS,
         "suppress-health-check": ["all"],
+        "dictionaries": {name: {"values": values} for name, values in NAMES.items()},
+        "parameters": {place: {"dictionary": name, "probability": OFTEN} for place, name in PLACES.items()},
         "generation": {"max-examples": examples, "no-shrink": True, "database": "none"},
         "phases": {"stateful": {"generation": {"max-examples": scenarios}}},
         "checks": {"enabled": False} | {check: {"enabled": True} for check in CHECKS},

@@ -145,7 +145,7 @@ def test_what_is_logged_for_a_job_bears_its_id_the_heartbeat_s_words_too(
 ) -> None:
     known: dict[str, int | None] = {}
 
-    def work(*_: object) -> executors.Keep:
+    def work(*_: object) -> store.jobs.Keep:
         known["work"] = context.job_id.get()
         until(lambda: "heartbeat" in known)
         return lambda conn: {}
