@@ -14,8 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.fuzzing import past
-from benchmarks.fuzzing.run import HEARTBEAT_SECONDS, Found, run
-from benchmarks.serving import running
+from benchmarks.fuzzing.run import Found, run
 
 EXAMPLES, SCENARIOS = 120, 900
 QUICK_EXAMPLES, QUICK_SCENARIOS = 5, 30
@@ -25,15 +24,8 @@ def main() -> int:
     """Makes the past, starts the service, asks, tells."""
     asked = _arguments()
     sizes = (QUICK_EXAMPLES, QUICK_SCENARIOS) if asked.quick else (EXAMPLES, SCENARIOS)
-    with tempfile.TemporaryDirectory(prefix="barprop-") as name:
-        folder = Path(name)
-        (folder / "settings.toml").write_text(past.SOURCE)
-        limits = {"heartbeat_seconds": HEARTBEAT_SECONDS, "journal": folder / "journal"}
-        env = running.environment(f"sqlite:///{folder / 'fuzz.db'}", folder, **limits) | past.QUICK
-        past.fill(env)
-        with running.answering(running.SERVE, env, None) as service:
-            running.ready(service.port)
-            found = run(f"http://127.0.0.1:{service.port}", *sizes, seed=asked.seed)
+    with tempfile.TemporaryDirectory(prefix="barprop-") as name, past.served(Path(name)) as url:
+        found = run(url, *sizes, seed=asked.seed)
     _show(found, asked.json)
     return 1 if found.failures or found.errors else 0
 
@@ -50,16 +42,17 @@ def _show(found: Found, as_json: bool) -> None:
     failed = Counter(failure.operation for failure in found.failures)
     if as_json:
         print(json.dumps({
-            "cases": sum(found.cases.values()), "operations": dict(found.cases), "phases": dict(found.phases),
+            "cases": found.cases.total(), "operations": dict(found.cases), "successes": dict(found.done), "phases": dict(found.phases),
             "statuses": dict(sorted(found.statuses.items())), "failures": [vars(each) for each in found.failures],
             "errors": found.errors,
         }))  # fmt: skip
         return
-    table = Table("operation", "cases", "failures", title="fuzz")
+    table = Table("operation", "cases", "successes", "failures", title="fuzz")
     for operation, cases in sorted(found.cases.items()):
-        table.add_row(operation, f"{cases:,}", str(failed[operation]))
+        table.add_row(operation, f"{cases:,}", f"{found.done[operation]:,}", str(failed[operation]))
     table.add_section()
-    table.add_row(f"{len(found.cases)} operations", f"{sum(found.cases.values()):,}", str(len(found.failures)))
+    totals = (f"{counted.total():,}" for counted in (found.cases, found.done))
+    table.add_row(f"{len(found.cases)} operations", *totals, str(len(found.failures)))
     console = Console()
     console.print(table)
     for title, counted in (("by phase", found.phases), ("by status", found.statuses)):

@@ -211,9 +211,9 @@ def _fits(bars: Bars, stated: Timeframe) -> None:
     Scattered bars, as corrections are, have no usual step, none that is half of all: they fit where the timeframe is
     the greatest that all their steps are multiples of.
     """
-    steps = bars["ts"].diff().drop_nulls()
-    if len(steps) < STEPS_TO_JUDGE_TIMEFRAME:
+    if len(bars) <= STEPS_TO_JUDGE_TIMEFRAME:
         return
+    steps = bars["ts"].diff().drop_nulls()
     usual: timedelta = steps.mode().sort()[0]
     scattered = 2 * (steps == usual).sum() < len(steps)
     divisor = math.gcd(*steps.dt.total_microseconds().unique())

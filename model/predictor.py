@@ -43,6 +43,7 @@ LARGEST_RETURN = 10.0  # in units of its expected size: further than any that wa
 UNCOPIED = 100**3
 FEWEST, MOST = 64, 512  # rows: fewer are lost in the calls' own cost, more leave the second-level cache
 TWIN = "twin."  # before the names of a twin's arrays
+FEW = 4  # rows that are sooner read one by one than in such a block
 ROWS = 256  # that go together where each has the bits that it has alone
 
 
@@ -105,6 +106,8 @@ class Predictor:
 
     def readings(self, X: Float32) -> list[Reading]:
         """What `read` makes of each row of X (n, F), to the bit."""
+        if len(X) <= FEW:
+            return [self.read(x) for x in X]
         said = np.zeros((len(X), 2), np.float32)
         passes = _taken(self._many) or tuple(
             _row_by_row(self.network.member(k)) for k in range(self.network.members)

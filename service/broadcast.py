@@ -30,6 +30,7 @@ from store.database import Engine
 log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 0.01  # how often it is asked whether anything was committed
+ASKED_SECONDS = 0.05  # how long it is put off while markets are being answered
 GUARD_SECONDS = 0.1  # how often it is asked whether a stream must end
 AGAIN_SECONDS = 0.5  # the pause where the database does not answer
 PAGE = 500  # rows that are read at a time
@@ -208,7 +209,9 @@ class Broadcaster:
             pause = LOOK_SECONDS
             try:
                 mark = self._watch.mark()
-                if mark != seen or self._stirred.is_set() or self.away:
+                if self._asking and not self.away:  # what is under way moves the mark again, and needs the processor
+                    pause = ASKED_SECONDS
+                elif mark != seen or self._stirred.is_set() or self.away:
                     self._stirred.clear()
                     await self._look()
                     seen = mark

@@ -3,9 +3,10 @@
 Rows go from and to the database's cursor directly, without an object for each: a million bars are an ordinary file.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -86,7 +87,7 @@ def add(
             judged, overlaps = _beside_kept(conn, row.id, chunk, timeframe)
             overlapping.append(overlaps)
             if "revision" not in judged.columns:  # nothing was there: nearly always so
-                _insert(conn, row.id, judged.with_columns(pl.lit(None, pl.Int64).alias("revision")), now)
+                _insert(conn, row.id, judged, [0] * len(judged), now)
                 _count_in(conn, row.id, len(judged), 0, noted)
                 added += len(judged)
                 continue
@@ -96,7 +97,8 @@ def add(
                 same.sum().alias("repeated"),
                 (known & ~same).sum().alias("corrected"),
             ).row(0)
-            _insert(conn, row.id, judged.filter(~same), now)
+            others = judged.filter(~same)
+            _insert(conn, row.id, others, (others["revision"] + 1).fill_null(0).to_list(), now)
             if counts[0] or counts[2]:
                 _count_in(conn, row.id, counts[0], counts[2], noted)
         added, repeated, corrected = added + counts[0], repeated + counts[1], corrected + counts[2]
@@ -170,16 +172,13 @@ def _same() -> pl.Expr:
     return pl.all_horizontal(pl.col(name).eq_missing(pl.col(f"kept_{name}")) for name in VALUES)
 
 
-def _insert(conn: Connection, market_id: int, rows: pl.DataFrame, now: datetime) -> None:
+def _insert(
+    conn: Connection, market_id: int, rows: pl.DataFrame, revisions: Sequence[int], now: datetime
+) -> None:
     if rows.is_empty():
         return
-    tuples = rows.select(
-        pl.lit(market_id).alias("market_id"),
-        "ts",
-        (pl.col("revision") + 1).fill_null(0),
-        *VALUES,
-        pl.lit(micros(now)).alias("recorded_at"),
-    ).rows()
+    ts, *columns = (rows[name].to_list() for name in ("ts", *VALUES))
+    tuples = list(zip(repeat(market_id), ts, revisions, *columns, repeat(micros(now)), strict=False))
     marks = ", ".join([_MARK[conn.dialect.name]] * len(_INSERTED))
     conn.exec_driver_sql(f"INSERT INTO bars ({', '.join(_INSERTED)}) VALUES ({marks})", tuples)  # noqa: S608
 

@@ -2,18 +2,21 @@
 jobs that ended and jobs that wait, keys, changes."""
 
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 
 import store.bars
 import store.database
-from benchmarks.serving import data
+from benchmarks.serving import data, running
 from model.bars import Market
 from service.cli import parent
 
 SYMBOL, PAUSED = "ETHUSDT", "PAUSED"
 TIMEFRAME = data.TIMEFRAME
 BARS = 1_500
+HEARTBEAT_SECONDS = 0.02  # of a stream: it never ends, so that a few of its events are waited for
 # Trainings of a second each: what a network is worth is not what is asked here.
 QUICK = {
     "BARPROP_TRAINING__HIDDEN": "[8]",
@@ -38,6 +41,23 @@ COMMANDS: tuple[tuple[str, ...], ...] = (
 )
 
 
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """The address of a service that has that past, kept in this folder."""
+    (folder / "settings.toml").write_text(SOURCE)
+    env = running.environment(
+        f"sqlite:///{folder / 'past.db'}",
+        folder,
+        journal=folder / "journal",
+        heartbeat_seconds=HEARTBEAT_SECONDS,
+    )
+    env |= QUICK
+    fill(env)
+    with running.answering(running.SERVE, env, None) as service:
+        running.ready(service.port)
+        yield f"http://127.0.0.1:{service.port}"
+
+
 def fill(env: Mapping[str, str]) -> None:
     """Makes the database that `env` names, and puts a past into it."""
     engine = store.database.connect(env["BARPROP_DATABASE__URL"])
@@ -49,5 +69,9 @@ def fill(env: Mapping[str, str]) -> None:
     engine.dispose()
     for command in COMMANDS:
         subprocess.run(
-            [*parent.BARPROP, *command], env=dict(env), check=True, stdin=subprocess.DEVNULL, capture_output=True
+            [*parent.BARPROP, *command],
+            env=dict(env),
+            check=True,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
         )

@@ -11,8 +11,7 @@ from schemathesis.engine.recorder import ScenarioRecorder
 
 from benchmarks.fuzzing import past
 
-HEARTBEAT_SECONDS = 0.02  # of a stream: it never ends, so that a few of its events are waited for
-STREAM_EVENTS = 2
+STREAM_EVENTS = 2  # of a stream, which never ends, so many are waited for
 # Names of what is there, so that most requests that fit the document find something.
 NAMES: dict[str, list[str]] = {
     "symbols": [past.SYMBOL, past.PAUSED],
@@ -64,6 +63,7 @@ class Found:
 
     cases: Counter[str] = field(default_factory=Counter)  # by operation
     phases: Counter[str] = field(default_factory=Counter)
+    done: Counter[str] = field(default_factory=Counter)  # by operation: answers of success
     statuses: Counter[int] = field(default_factory=Counter)
     failures: list[Failure] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)  # of the run itself
@@ -85,7 +85,9 @@ def run(url: str, examples: int, scenarios: int, seed: int) -> Found:
         "phases": {"stateful": {"generation": {"max-examples": scenarios}}},
         "checks": {"enabled": False} | {check: {"enabled": True} for check in CHECKS},
     }
-    schema = schemathesis.openapi.from_url(f"{url}/openapi.json", config=schemathesis.Config.from_dict(config))
+    schema = schemathesis.openapi.from_url(
+        f"{url}/openapi.json", config=schemathesis.Config.from_dict(config)
+    )
     found = Found()
     for event in schemathesis.engine.from_schema(schema).execute():
         _see(found, event)
@@ -104,9 +106,11 @@ def _see(found: Found, event: Any) -> None:
 
 def _count(found: Found, recorder: ScenarioRecorder) -> None:
     for ident, interaction in recorder.interactions.items():
-        found.cases[recorder.cases[ident].value.operation.label] += 1
+        operation = recorder.cases[ident].value.operation.label
+        found.cases[operation] += 1
         if interaction.response is not None:
             found.statuses[interaction.response.status_code] += 1
+            found.done[operation] += interaction.response.status_code < 400
     for ident, checks in recorder.checks.items():
         operation = recorder.cases[ident].value.operation.label
         for check in checks:

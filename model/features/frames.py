@@ -27,6 +27,8 @@ HISTORY = WARMUP + BLOCK  # the newest bars that suffice for the newest row
 
 # Polars works outside the interpreter's lock, and one call is too short to keep two cores busy.
 _THREADS = 2
+# So few rows are sooner taken number by number than column by column.
+FEW = 8
 # Blocks that go in one call: what a call costs beside its work is shared, and 64 blocks of 60 columns are 16 MiB.
 _TOGETHER = 64
 
@@ -107,15 +109,8 @@ def last_row(bars: Bars, timeframe: Timeframe, feature_set: FeatureSet = DEFAULT
     if len(newest) <= WARMUP:
         return _frozen(_empty(0, feature_set))
     first, end = edges(newest, timeframe)[-2:]
-    *x, ts, closed_at, scale, close = compute(newest, timeframe, feature_set.features, first, end).row(-1)
     found = _empty(1, feature_set)
-    found.X[0], found.ts[0], found.closed_at[0], found.scale[0], found.close[0] = (
-        x,
-        ts,
-        closed_at,
-        scale,
-        close,
-    )
+    _fill(found, 0, compute(newest, timeframe, feature_set.features, first, end).tail(1))
     return _frozen(found)
 
 
@@ -238,6 +233,16 @@ def _empty(n: int, feature_set: FeatureSet) -> FeatureRows:
 def _fill(found: FeatureRows, at: int, part: pl.DataFrame) -> None:
     """Writes what was computed from row `at` on, each part as it comes: a million wide rows need no second copy."""
     to = at + len(part)
+    if len(part) <= FEW:
+        for i, (*x, ts, closed_at, scale, close) in enumerate(part.rows(), at):
+            found.X[i], found.ts[i], found.closed_at[i], found.scale[i], found.close[i] = (
+                x,
+                ts,
+                closed_at,
+                scale,
+                close,
+            )
+        return
     *names, ts, closed_at, scale, close = part.columns
     found.X[at:to] = part.select(pl.col(names).cast(pl.Float32)).to_numpy()
     for array, column in (

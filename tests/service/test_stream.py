@@ -130,6 +130,52 @@ def test_a_reader_that_comes_back_misses_none_and_sees_none_twice(
     assert seen[1:] == written
 
 
+def test_reads_that_overlap_repeat_nothing(
+    app: FastAPI, engine: Engine, champion: int, market_id: int, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = broadcast.Broadcaster._page
+
+    def late(self: broadcast.Broadcaster, after: int, of: int | None) -> list[broadcast.Event]:
+        time.sleep(0.05)  # what is committed meanwhile is read, and told by others too
+        return read(self, after, of)
+
+    monkeypatch.setattr(broadcast.Broadcaster, "_page", late)
+    app.state.answers.signal(ETH)
+    with listening(app) as url, reading(url) as first, reading(url, "?after=0") as second:
+        for bar in later(4):
+            clock.now += HOUR
+            push(url, bar)
+            first.next()
+        for n in range(5, 45):
+            put(engine, market_id, 1, n)
+            time.sleep(0.005)
+        with reading(url, "?after=0") as third:
+            for n in range(45, 60):
+                put(engine, market_id, 1, n)
+                time.sleep(0.005)
+            everything = second.all(60)
+            assert everything == sorted(set(everything))
+            assert third.all(60) == everything
+            assert first.all(55) == everything[5:]
+
+
+def test_rows_of_others_just_before_an_answer_are_not_left_out(
+    app: FastAPI, engine: Engine, market_id: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = app.state.answers.signal
+    others: list[int] = []
+
+    def preceded(market: Market) -> Answered:
+        others.extend(others or put(engine, market_id, 3, 1))
+        found: Answered = answer(market)
+        return found
+
+    monkeypatch.setattr(app.state.answers, "signal", preceded)
+    with listening(app) as url, reading(url) as reader:
+        assert reader.all(4) == [1, 2, 3, 4]
+    assert others[:3] == [1, 2, 3]
+
+
 def test_a_bar_that_came_while_nobody_read_is_answered_when_somebody_comes_back(
     app: FastAPI, champion: int, clock: Clock
 ) -> None:
@@ -214,6 +260,7 @@ def test_a_slow_reader_holds_no_memory_and_loses_nothing(
         lines = slow.makefile("r", encoding="utf-8")
         slow.settimeout(20)
         while reader.last_id != ids[-1]:
+            assert "heartbeat" not in reader.comments, "there is nothing more to come"
             line = lines.readline().rstrip("\r\n")
             if line.startswith((":", "id:", "event:", "data:", "retry:")) or (block and not line):
                 reader.take(line, block)
