@@ -37,7 +37,9 @@ class Prediction:
     level: float
     skill: bool | None  # what live and held-back evidence says so far; None: too little of it
     weights: str  # first 12 digits of the weights' SHA-256
-    position: float | None = None  # to hold by the market's policy, as a share of the capital; None: not kept then
+    position: float | None = (
+        None  # to hold by the market's policy, as a share of the capital; None: not kept then
+    )
     # the round trip's cost from which on that position no longer pays; None: nothing is held
     pays_up_to_bps: float | None = None
 

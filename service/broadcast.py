@@ -205,14 +205,20 @@ class Broadcaster:
     async def _follow(self) -> None:
         """Looks whenever something was committed, by whomever."""
         seen: object = None
+        stirred = False
         while True:
             pause = LOOK_SECONDS
+            # cleared each time: a wait for what is set already does not give way to anything else on the loop
+            stirred |= self._stirred.is_set()
+            self._stirred.clear()
             try:
                 mark = self._watch.mark()
-                if self._asking and not self.away:  # what is under way moves the mark again, and needs the processor
+                if (
+                    self._asking and not self.away
+                ):  # what is under way moves the mark again, and needs the processor
                     pause = ASKED_SECONDS
-                elif mark != seen or self._stirred.is_set() or self.away:
-                    self._stirred.clear()
+                elif mark != seen or stirred or self.away:
+                    stirred = False
                     await self._look()
                     seen = mark
                     self._say(None)

@@ -79,9 +79,7 @@ class RotateAsk(Body):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"grace_seconds": DAY_SECONDS}]})
 
-    grace_seconds: int = Field(
-        default=DAY_SECONDS, ge=0, le=store.keys.LONGEST_GRACE // timedelta(seconds=1)
-    )
+    grace_seconds: int = Field(default=DAY_SECONDS, ge=0, le=store.keys.LONGEST_GRACE // timedelta(seconds=1))
 
 
 KeyId = Annotated[Ident, Path()]

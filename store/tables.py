@@ -146,7 +146,9 @@ schedules = Table(
     Column("params", Document, nullable=False),
     Column("enabled", Boolean, nullable=False, default=True),
     Column("updated_at", Moment, nullable=False),
-    Column("due_at", Moment),  # when it is to fire next, as its last firing left it; null: nobody has followed it yet
+    Column(
+        "due_at", Moment
+    ),  # when it is to fire next, as its last firing left it; null: nobody has followed it yet
     UniqueConstraint("kind"),
 )
 

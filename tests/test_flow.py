@@ -134,9 +134,7 @@ def test_asked_again_about_the_past_the_version_says_the_same_to_the_bit(lived: 
     predictors: dict[int, Any] = {}
     for row in ledger(lived):
         at = datetime.fromisoformat(row["as_of"])
-        signal, in_sample = store.predictions.answer_at(
-            lived, MARKET, at, at, predictors, row["version"]
-        )
+        signal, in_sample = store.predictions.answer_at(lived, MARKET, at, at, predictors, row["version"])
         assert signal.p_up == row["p_up"]  # type: ignore[union-attr]
         assert not in_sample
 

@@ -11,12 +11,14 @@ from schemathesis.engine.recorder import ScenarioRecorder
 
 from benchmarks.fuzzing import past
 
-STREAM_EVENTS = 2  # of a stream, which never ends, so many are waited for
+# A stream never ends: it is left after its first event, or when this has passed.
+STREAM, STREAM_SECONDS, STREAM_EXAMPLES = "/v1/signals", 2.0, 20
 # Names of what is there, so that most requests that fit the document find something.
 NAMES: dict[str, list[str]] = {
     "symbols": [past.SYMBOL, past.PAUSED],
     "timeframes": [past.TIMEFRAME],
     "models": [f"{past.SYMBOL}:{past.TIMEFRAME}", f"{past.SYMBOL}:{past.TIMEFRAME}:bars"],
+    "events": ["0"],
     "idents": [str(ident) for ident in range(1, 7)],
 }
 PLACES = {
@@ -26,6 +28,7 @@ PLACES = {
     "body.timeframe": "timeframes",
     "body.markets[*].symbol": "symbols",
     "body.markets[*].timeframe": "timeframes",
+    "query.after": "events",
     "model_name": "models",
     "model_version": "idents",
     "version_id": "idents",
@@ -77,12 +80,19 @@ def run(url: str, examples: int, scenarios: int, seed: int) -> Found:
         "seed": seed,
         "continue-on-failure": True,
         "request-timeout": 30,
-        "max-stream-events": STREAM_EVENTS,
+        "max-stream-events": 1,
         "suppress-health-check": ["all"],
         "dictionaries": {name: {"values": values} for name, values in NAMES.items()},
         "parameters": {place: {"dictionary": name, "probability": OFTEN} for place, name in PLACES.items()},
         "generation": {"max-examples": examples, "no-shrink": True, "database": "none"},
         "phases": {"stateful": {"generation": {"max-examples": scenarios}}},
+        "operations": [
+            {
+                "include-path": STREAM,
+                "request-timeout": STREAM_SECONDS,
+                "generation": {"max-examples": min(examples, STREAM_EXAMPLES)},
+            }
+        ],
         "checks": {"enabled": False} | {check: {"enabled": True} for check in CHECKS},
     }
     schema = schemathesis.openapi.from_url(

@@ -21,19 +21,19 @@ class Heard:
 
 def keep_listening(url: str, heard: Heard, over: threading.Event) -> None:
     """Reads the stream until it is over; one that ends before, or repeats an event, has failed."""
-    last = time.monotonic()
+    last, ident = time.monotonic(), 0
     try:
         with httpx.stream("GET", f"{url}/v1/signals", timeout=SILENT_SECONDS) as response:
             response.raise_for_status()
             for line in response.iter_lines():
                 if over.is_set():
                     return
-                if line.startswith("event: "):
+                if line.startswith("id: "):
+                    ident = int(line.removeprefix("id: "))
+                elif line.startswith("event: "):
                     now = time.monotonic()
                     heard.longest_wait_seconds = max(heard.longest_wait_seconds, now - last)
                     heard.events, last = heard.events + 1, now
-                elif line.startswith("id: "):
-                    ident = int(line.removeprefix("id: "))
                     if ident <= heard.newest:
                         heard.failures.append(f"event {ident} came after {heard.newest}")
                     heard.newest = ident

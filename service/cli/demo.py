@@ -129,9 +129,7 @@ def prepare(engine: Engine, settings: Settings, watch: Callable[[float], None]) 
         part(1.0)
     *trained, backtest = results
     terms = store.forecasts.terms(settings)
-    answers = {
-        m: store.predictions.answer(engine, m, now, {}, terms) for m in samples
-    }
+    answers = {m: store.predictions.answer(engine, m, now, {}, terms) for m in samples}
     document = {
         "market": asdict(first),
         "now": model.bars.iso(now),

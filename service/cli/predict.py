@@ -50,9 +50,7 @@ def predict(
             answer = store.predictions.answer(engine, market, now, {}, terms)
             content = model.predictions.document(answer.signal)
         else:
-            signal, in_sample = store.predictions.answer_at(
-                engine, market, moment, now, {}, version, terms
-            )
+            signal, in_sample = store.predictions.answer_at(engine, market, moment, now, {}, version, terms)
             content = {**model.predictions.document(signal), "in_sample": in_sample}
     if as_json:
         output.document(content)
