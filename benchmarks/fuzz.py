@@ -16,7 +16,7 @@ from rich.table import Table
 from benchmarks.fuzzing import past
 from benchmarks.fuzzing.run import Found, run
 
-EXAMPLES, SCENARIOS = 120, 900
+EXAMPLES, SCENARIOS = 120, 1_200
 QUICK_EXAMPLES, QUICK_SCENARIOS = 5, 30
 
 

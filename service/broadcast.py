@@ -205,7 +205,7 @@ class Broadcaster:
     async def _follow(self) -> None:
         """Looks whenever something was committed, by whomever."""
         seen: object = None
-        stirred = False
+        stirred = put_off = False
         while True:
             pause = LOOK_SECONDS
             # cleared each time: a wait for what is set already does not give way to anything else on the loop
@@ -213,15 +213,16 @@ class Broadcaster:
             self._stirred.clear()
             try:
                 mark = self._watch.mark()
-                if (
-                    self._asking and not self.away
-                ):  # what is under way moves the mark again, and needs the processor
-                    pause = ASKED_SECONDS
-                elif mark != seen or stirred or self.away:
-                    stirred = False
-                    await self._look()
-                    seen = mark
-                    self._say(None)
+                if mark != seen or stirred or self.away:
+                    # an answer under way moves the mark again, and needs the processor: it goes first, but not for long
+                    put_off = bool(self._asking) and not put_off and not self.away
+                    if put_off:
+                        pause = ASKED_SECONDS
+                    else:
+                        stirred = False
+                        await self._look()
+                        seen = mark
+                        self._say(None)
             except Unreachable as error:
                 self._say(str(error))
                 pause = AGAIN_SECONDS

@@ -28,17 +28,6 @@ from service.tensors import InferenceRequest, InferenceResponse
 from store.database import Engine
 
 PLATFORM = "barprop_numpy"
-# What a model of bars is given, here one of the 768 that always suffice.
-OF_BARS: dict[str, Any] = {
-    "inputs": [
-        {
-            "name": "bars",
-            "shape": [1, 6],
-            "datatype": "FP64",
-            "data": [1719788400000000, 3435.1, 3442.0, 3430.4, 3438.2, 1250.4],
-        }
-    ]
-}
 BYTES: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
 
 
@@ -110,7 +99,7 @@ ModelName = Annotated[
     str,
     Path(
         description="A market as `SYMBOL:TIMEFRAME`, or `SYMBOL:TIMEFRAME:bars`.",
-        examples=["ETHUSDT:1h", "ETHUSDT:1h:bars"],
+        examples=["ETHUSDT:1h:bars"],
         max_length=64,
     ),
 ]
@@ -233,7 +222,7 @@ def model_ready(
         "requestBody": {
             "required": True,
             "content": {
-                "application/json": {"schema": tensors.schema(InferenceRequest), "example": OF_BARS},
+                "application/json": {"schema": tensors.schema(InferenceRequest)},
                 tensors.BINARY: BYTES,
             },
         }

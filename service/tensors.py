@@ -40,13 +40,13 @@ class Wire(BaseModel):
 class RequestInput(Wire):
     """An input: `data` lists its elements row by row, flat or nested, unless they are binary."""
 
-    name: str = Field(examples=["features"], max_length=64)
+    name: str = Field(examples=["bars"], max_length=64)
     shape: Annotated[list[Annotated[int, Field(ge=0, lt=2**64)]], Field(max_length=8)] = Field(
-        examples=[[1, 2]]
+        examples=[[1, 6]]
     )
-    datatype: str = Field(examples=["FP32"])
+    datatype: str = Field(examples=["FP64"])
     parameters: Parameters | None = None
-    data: Any = Field(None, examples=[[0.1, -0.2]])
+    data: Any = Field(None, examples=[[1719788400000000, 3435.1, 3442.0, 3430.4, 3438.2, 1250.4]])
 
 
 class RequestOutput(Wire):

@@ -8,6 +8,7 @@ import schemathesis
 import schemathesis.engine
 from schemathesis.engine import events
 from schemathesis.engine.recorder import ScenarioRecorder
+from schemathesis.engine.run import PhaseName
 
 from benchmarks.fuzzing import past
 
@@ -66,6 +67,7 @@ class Found:
 
     cases: Counter[str] = field(default_factory=Counter)  # by operation
     phases: Counter[str] = field(default_factory=Counter)
+    scenarios: int = 0
     done: Counter[str] = field(default_factory=Counter)  # by operation: answers of success
     statuses: Counter[int] = field(default_factory=Counter)
     failures: list[Failure] = field(default_factory=list)
@@ -75,6 +77,18 @@ class Found:
 def run(url: str, examples: int, scenarios: int, seed: int) -> Found:
     """Asks every operation of the service at `url` with so many made-up requests each, beside those that the document's
     own limits suggest, then goes so many ways along what answers lead to."""
+    found = Found()
+    _execute(found, url, seed, examples, {"stateful": {"enabled": False}})
+    # a round of ways ends early where a request that is made again has another answer by then: another one follows
+    while (left := scenarios - found.scenarios) > 0:
+        seed, before = seed + 1, found.scenarios
+        _execute(found, url, seed, left, {"enabled": False, "stateful": {"enabled": True}})
+        if found.scenarios == before:
+            raise RuntimeError("answers lead nowhere: no operation can be reached from another")
+    return found
+
+
+def _execute(found: Found, url: str, seed: int, examples: int, phases: dict[str, Any]) -> None:
     config = {
         "base-url": url,
         "seed": seed,
@@ -85,7 +99,7 @@ def run(url: str, examples: int, scenarios: int, seed: int) -> Found:
         "dictionaries": {name: {"values": values} for name, values in NAMES.items()},
         "parameters": {place: {"dictionary": name, "probability": OFTEN} for place, name in PLACES.items()},
         "generation": {"max-examples": examples, "no-shrink": True, "database": "none"},
-        "phases": {"stateful": {"generation": {"max-examples": scenarios}}},
+        "phases": phases,
         "operations": [
             {
                 "include-path": STREAM,
@@ -98,15 +112,14 @@ def run(url: str, examples: int, scenarios: int, seed: int) -> Found:
     schema = schemathesis.openapi.from_url(
         f"{url}/openapi.json", config=schemathesis.Config.from_dict(config)
     )
-    found = Found()
     for event in schemathesis.engine.from_schema(schema).execute():
         _see(found, event)
-    return found
 
 
 def _see(found: Found, event: Any) -> None:
     if isinstance(event, events.ScenarioFinished):
         found.phases[event.phase.value] += len(event.recorder.interactions)
+        found.scenarios += event.phase is PhaseName.STATEFUL_TESTING and bool(event.recorder.interactions)
         _count(found, event.recorder)
     elif isinstance(event, events.NonFatalError):
         found.errors.append(f"{event.label}: {event.info.format()}")
