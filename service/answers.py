@@ -23,7 +23,7 @@ import store.markets
 import store.predictions
 from model.bars import Market
 from model.errors import Unreachable
-from model.predictions import Signal
+from model.predictions import Abstention, Signal
 from store.changes import Watch
 from store.database import Engine
 from store.forecasts import Said
@@ -36,6 +36,8 @@ log = logging.getLogger(__name__)
 
 # A process keeps the newest Signal of so many markets.
 MOST = 20_000
+# How long a Signal waits for another writer of its database (SQLite has one at a time) before it goes into the journal.
+PATIENCE_SECONDS = 2.0
 # How often it is asked whether the database is back, while rows wait for it.
 DELIVERED_EVERY_SECONDS = 0.5
 
@@ -99,11 +101,14 @@ class Answers:
             kept = self._kept.get((market.symbol, market.timeframe))
             if kept is not None and self._good(kept, now):
                 return kept
+            waiting = self._away.get((market.symbol, market.timeframe))
+            if waiting is not None and waiting.changes == self._marks.get(market):
+                return self._known(market)  # what was given stands: it comes to the ledger first
             made = store.predictions.make(self._engine, market, now, self.versions, self.terms)
         except Unreachable:
             return self._known(market)
         try:
-            answer = made.answer or store.predictions.keep(self._engine, made)
+            answer = made.answer or store.predictions.keep(self._engine, made, PATIENCE_SECONDS)
         except Unreachable:
             return self._put_off(made)
         found = _answered(made, answer.id, answer.signal, answer.served_at)
@@ -175,10 +180,15 @@ class Answers:
         return self._put_off(Made(None, row, kept.market_id, stale, kept.changes, None, lasting=True))
 
     def _put_off(self, made: Made) -> Answered:
-        """A Signal that the ledger cannot take now: it is in the journal before it is given."""
+        """A Signal that the ledger cannot take now: it is in the journal before it is given. Of two for one bar the first
+        stands, as in the ledger."""
+        named = made.signal.market.symbol, made.signal.market.timeframe
+        before = self._away.get(named)
+        if before is not None and _alike(before.signal, made.signal):
+            return _degraded(before)
         self._journal.append(made.row)
         found = _answered(made, None, made.signal, made.row["served_at"])
-        self._away[made.signal.market.symbol, made.signal.market.timeframe] = found
+        self._away[named] = found
         return _degraded(found)
 
     def _deliver(self) -> None:
@@ -191,6 +201,12 @@ class Answers:
                 continue
             except Exception:
                 log.exception("the journal could not be delivered; it is tried again")
+
+
+def _alike(one: Signal, other: Signal) -> bool:
+    """Whether the ledger has but one place for both."""
+    reasons = [signal.reason if isinstance(signal, Abstention) else None for signal in (one, other)]
+    return one.as_of == other.as_of and reasons[0] == reasons[1]
 
 
 def _answered(made: Made, ident: int | None, signal: Signal, served_at: datetime) -> Answered:

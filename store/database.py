@@ -64,6 +64,7 @@ def connect(url: str) -> Engine:
         return create_engine(
             address.set(drivername="postgresql+psycopg"),
             pool_pre_ping=True,
+            hide_parameters=True,  # errors are logged, and a parameter may be a key's hash
             connect_args={"connect_timeout": CONNECT_TIMEOUT_SECONDS},
         )
     raise BadInput(f"no support for {address.get_backend_name()} databases: {_FORMS}")
@@ -93,7 +94,11 @@ def _sqlite(address: URL) -> Engine:
             Path(path).parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise Unreachable(f"cannot make the folder of the database {path}: {error.strerror}") from error
-    engine = create_engine(address.set(drivername="sqlite"), connect_args={"timeout": BUSY_TIMEOUT_SECONDS})
+    engine = create_engine(
+        address.set(drivername="sqlite"),
+        hide_parameters=True,
+        connect_args={"timeout": BUSY_TIMEOUT_SECONDS},
+    )
 
     @event.listens_for(engine, "connect")
     def _prepare(connection: sqlite3.Connection, _record: Any) -> None:
@@ -106,6 +111,8 @@ def _sqlite(address: URL) -> Engine:
     def _begin(connection: Connection) -> None:
         writes = connection.get_execution_options().get("writes", False)
         # a write in a reader's transaction would fail only when somebody else writes: refuse it always
+        patience = connection.get_execution_options().get("patience_seconds") or BUSY_TIMEOUT_SECONDS
+        connection.exec_driver_sql(f"PRAGMA busy_timeout={patience * 1000:.0f}")
         connection.exec_driver_sql(f"PRAGMA query_only={'OFF' if writes else 'ON'}")
         connection.exec_driver_sql(f"BEGIN {'IMMEDIATE' if writes else 'DEFERRED'}")
 
@@ -138,10 +145,11 @@ def read(engine: Engine) -> Iterator[Connection]:
 
 
 @contextmanager
-def write(engine: Engine) -> Iterator[Connection]:
-    """A transaction that may write. It has committed when the block is left without an error. Raises Unreachable."""
+def write(engine: Engine, patience_seconds: float | None = None) -> Iterator[Connection]:
+    """A transaction that may write. It has committed when the block is left without an error. Raises Unreachable; on
+    SQLite where another writer takes longer than that, if not BUSY_TIMEOUT_SECONDS."""
     with _reached(engine), engine.connect() as connection:
-        connection = connection.execution_options(writes=True)
+        connection = connection.execution_options(writes=True, patience_seconds=patience_seconds)
         with connection.begin():
             if engine.dialect.name == "postgresql":
                 connection.exec_driver_sql(f"NOTIFY {CHANNEL}")  # heard once this has committed
@@ -185,7 +193,7 @@ _TROUBLES = {
     "malformed": "is damaged: restore it from a backup",
     "unable to open": "cannot be opened: its folder must exist and be writable",
     "readonly": "may only be read: its file and folder must be writable",
-    "database is locked": f"is busy: another program has been writing to it for {BUSY_TIMEOUT_SECONDS} s",
+    "database is locked": "is busy: another program has been writing to it for too long",
 }
 _TROUBLES_BY_SQLSTATE = {
     "42P01": "has no tables yet, or not all: run `barprop db upgrade`",

@@ -17,6 +17,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
+from sqlalchemy.exc import IntegrityError
+
 import store.database
 import store.predictions
 from model.errors import Unreachable
@@ -73,7 +75,7 @@ class Journal:
         with self._lock:
             rows = dict(self._rows)
         for row in rows.values():
-            store.predictions.keep_row(self._engine, row)
+            self._put(row)
         with self._lock:
             for answers in rows:
                 del self._rows[answers]
@@ -118,16 +120,35 @@ class Journal:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 return 0  # its process lives: it may be this one
-            delivered = 0
+            delivered, damaged = 0, False
             for row in _rows(file.read(), path):
-                store.predictions.keep_row(self._engine, row)
+                if row is None:
+                    damaged = True
+                    continue
+                self._put(row)
                 delivered += 1
-            path.unlink(missing_ok=True)
+            if damaged:  # somebody may still read what no program can
+                path.rename(path.with_suffix(".damaged"))
+            else:
+                path.unlink(missing_ok=True)
         if delivered:
             log.warning(
                 "%d rows of the ledger were delivered that a process had left in its journal", delivered
             )
         return delivered
+
+    def _put(self, row: Mapping[str, Any]) -> None:
+        """Puts a row into the ledger. One that the database refuses, say that its market is gone since a backup was put
+        back, is set aside, so that it holds up no other."""
+        try:
+            if store.predictions.keep_row(self._engine, row) is None:
+                log.info("the ledger had an answer for %s already", row["as_of"])
+        except IntegrityError:
+            with (self._folder / "refused").open("ab") as aside:
+                aside.write(_line(row))
+                aside.flush()
+                os.fsync(aside.fileno())
+            log.error("the ledger refuses a row of the journal; it was set aside in %s", self._folder)
 
 
 def _locked_file(folder: Path, begun: int) -> IO[bytes]:
@@ -152,8 +173,8 @@ def _line(row: Mapping[str, Any]) -> bytes:
     return b"%08x %s\n" % (zlib.crc32(text), text)
 
 
-def _rows(content: bytes, path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a file. What a kill left half written was never acknowledged; other damage is said."""
+def _rows(content: bytes, path: Path) -> Iterator[dict[str, Any] | None]:
+    """The rows of a file, None for a damaged one. What a kill left half written was never acknowledged."""
 
     def value(told: Any) -> Any:
         if not isinstance(told, dict):
@@ -165,6 +186,7 @@ def _rows(content: bytes, path: Path) -> Iterator[dict[str, Any]]:
         check, _, text = line.partition(b" ")
         if check != b"%08x" % zlib.crc32(text):
             log.error("line %d of the journal %s is damaged and cannot be delivered", number, path)
+            yield None
             continue
         yield {name: value(told) for name, told in json.loads(text).items()}
     if half:

@@ -90,8 +90,10 @@ def create(
         raise BadInput(f"unknown scope {unknown[0]!r}: {', '.join(SCOPES)}")
     if not wanted:
         raise BadInput(f"a key needs at least one scope: {', '.join(SCOPES)}")
-    if not 0 < len(name) <= LONGEST_NAME:
-        raise BadInput(f"a key's name has 1 to {LONGEST_NAME} characters")
+    if not 0 < len(name) <= LONGEST_NAME or not name.isprintable():
+        raise BadInput(
+            f"a key's name has 1 to {LONGEST_NAME} characters, none of which are control characters"
+        )
     if expires_at is not None and expires_at <= now:
         raise BadInput(f"the key would have expired already, at {iso(expires_at)}")
     prefix, secret = secrets.token_hex(PREFIX_BYTES), secrets.token_hex(SECRET_BYTES)

@@ -266,9 +266,10 @@ def ledger_row(market_id: int, said: Said, now: datetime) -> dict[str, Any]:
     }
 
 
-def keep(engine: Engine, made: Made) -> Answer:
-    """Puts a fresh Signal into the ledger, unless this bar has been answered meanwhile: then that answer stands."""
-    ident = keep_row(engine, made.row)
+def keep(engine: Engine, made: Made, patience_seconds: float | None = None) -> Answer:
+    """Puts a fresh Signal into the ledger, unless this bar has been answered meanwhile: then that answer stands. Raises
+    Unreachable where another writer takes longer than `patience_seconds`."""
+    ident = keep_row(engine, made.row, patience_seconds)
     if ident is not None:
         return Answer(ident, made.signal, made.row["served_at"])
     same = (predictions.c[name] == made.row[name] for name in ("market_id", "as_of", "answer"))
@@ -278,12 +279,12 @@ def keep(engine: Engine, made: Made) -> Answer:
     return Answer(kept.id, kept.signal, kept.served_at)
 
 
-def keep_row(engine: Engine, row: Mapping[str, Any]) -> int | None:
+def keep_row(engine: Engine, row: Mapping[str, Any], patience_seconds: float | None = None) -> int | None:
     """The id of that row in the ledger, where it is put now; None where it has that answer already.
 
     Ids become visible in their order, so that whoever follows the ledger by them misses none.
     """
-    with database.write(engine) as conn:
+    with database.write(engine, patience_seconds) as conn:
         database.alone(conn, database.LEDGER_LOCK)
         ident: int | None = conn.scalar(_KEEP[engine.dialect.name], row)
     return ident

@@ -1,5 +1,6 @@
 """A database that goes away: what is known goes on to be answered, nothing is lost, and nobody starts anything again."""
 
+import sqlite3
 import time
 from collections.abc import Iterator
 from datetime import timedelta
@@ -117,3 +118,27 @@ def test_readiness_says_what_it_lives_on(away: Away) -> None:
     assert ready.json()["status"] == "degraded"
     assert "database" in str(ready.json()["reasons"])
     assert away.client.get("/livez").status_code == 200
+
+
+def test_behind_a_writer_that_does_not_end_a_signal_goes_into_the_journal_and_stands(
+    engine: Engine, champion: int, clock: Clock, tmp_path: Path
+) -> None:
+    """SQLite has one writer at a time: another program may hold it for longer than a bot waits."""
+    settings = store.settings.load(
+        database={"url": str(engine.url)}, service={"journal": tmp_path / "journal"}
+    )
+    writer = sqlite3.connect(str(engine.url.database), isolation_level=None)
+    with TestClient(create_app(engine, settings, clock), base_url=HERE) as client:
+        writer.execute("BEGIN IMMEDIATE")
+        first = client.post("/v1/predict", json=ASK).json()
+        assert (first["kind"], first["degraded"]) == ("prediction", True)
+        assert [client.post("/v1/predict", json=ASK).json() for _ in range(20)] == [first] * 20
+        writer.execute("ROLLBACK")
+        until(lambda: "degraded" not in client.post("/v1/predict", json=ASK).json(), 30)
+        with store.database.read(engine) as conn:
+            (entry,) = store.predictions.page(conn)
+        kept = store.predictions.entry_document(entry)
+        assert {name: kept[name] for name in first if name != "degraded"} == {
+            name: value for name, value in first.items() if name != "degraded"
+        }
+    writer.close()

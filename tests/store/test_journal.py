@@ -133,6 +133,8 @@ def test_damage_is_said_and_the_rest_delivered(
     copy.write_bytes(b"\n".join(lines))
     assert Journal(tmp_path, engine, 100).deliver() == 2
     assert "line 2 of the journal" in caplog.text
+    assert not copy.exists()
+    assert copy.with_suffix(".damaged").exists()
 
 
 def test_a_database_that_is_another_one_is_not_given_its_rows(engine: Engine, tmp_path: Path) -> None:
@@ -154,3 +156,19 @@ def test_what_was_answered_meanwhile_stands(engine: Engine, tmp_path: Path) -> N
     journal.deliver()
     assert [entry.id for entry in ledger(engine)] == [first.id]
     assert ledger(engine)[0].served_at == first.served_at
+
+
+def test_a_row_that_the_ledger_refuses_is_set_aside_and_holds_up_no_other(
+    database: Engine, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    market_id = ingest(database, BARS)
+    gone, good = rows(database, market_id + 999, 1)[0], rows(database, market_id, 1)[0]
+    journal = Journal(tmp_path, database, 10)
+    journal.append(gone)
+    journal.append(good)
+    assert journal.deliver() == 2
+    assert journal.waiting == 0
+    assert len(ledger(database)) == 1
+    (aside,) = tmp_path.rglob("refused")
+    assert str(market_id + 999) in aside.read_text()
+    assert "set aside" in caplog.text

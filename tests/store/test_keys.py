@@ -200,6 +200,8 @@ def test_whether_somebody_holds_a_key_that_works(database: Engine) -> None:
         ("bot", [], None, "at least one scope"),
         ("", ["read"], None, "a key's name has 1 to 64 characters"),
         ("b" * 65, ["read"], None, "a key's name has 1 to 64 characters"),
+        ("b\x00t", ["read"], None, "none of which are control characters"),
+        ("\x1b[31mred", ["read"], None, "none of which are control characters"),
         ("bot", ["read"], NOW, "would have expired already"),
     ],
 )
