@@ -107,13 +107,13 @@ class Keyring:
 
     def _note_uses(self) -> None:
         uses = {prefix: self._used.pop(prefix) for prefix in list(self._used)}
-        # the note before this one, or another process, may have noted it meanwhile
-        due = [
-            (known.key, at)
-            for prefix, at in uses.items()
-            if (known := self._keys.get(prefix)) is not None and store.keys.use_is_due(known.key, at)
-        ]
-        if due:
-            with store.database.write(self._engine) as conn:
-                for key, at in due:
+        if not uses:
+            return
+        with store.database.write(self._engine) as conn:
+            known = store.keys.known(
+                conn
+            )  # the note before this one, or another process, may have noted it meanwhile
+            for prefix, at in uses.items():
+                key = known[prefix].key if prefix in known else None
+                if key is not None and store.keys.use_is_due(key, at):
                     store.keys.note_use(conn, key, at)

@@ -25,7 +25,7 @@ def environment(tmp_path: Path) -> Path:
     kept = os.environ.get("BARPROP_ADAPTERS")
     if not (kept or os.environ.get("BARPROP_CI")):
         pytest.skip("downloads openapi-python-client: set BARPROP_ADAPTERS to a folder for it")
-    place = Path(kept or tmp_path) / "generated"
+    place = Path(kept or tmp_path / "environments") / "generated"
     if not (place / "done").exists():
         subprocess.run([sys.executable, "-m", "venv", "--clear", place], check=True)
         subprocess.run([place / "bin/python", *PIP, "--requirement", HERE / "generated.txt"], check=True)
