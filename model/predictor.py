@@ -87,7 +87,6 @@ class Predictor:
     # passes that no call is using: taking from a list is one step for all threads
     _single: list["_Pass"] = field(default_factory=list, init=False, repr=False)
     _blocks: list["_Pass"] = field(default_factory=list, init=False, repr=False)
-    _many: list[tuple["_Pass", ...]] = field(default_factory=list, init=False, repr=False)
 
     def predict(self, x: Float32, scale: float, close: float) -> Forecast:
         """The forecast for one row of raw features x (F,), given the volatility of one bar's log return and its close,
@@ -109,9 +108,8 @@ class Predictor:
         if len(X) <= FEW:
             return [self.read(x) for x in X]
         said = np.zeros((len(X), 2), np.float32)
-        passes = _taken(self._many) or tuple(
-            _row_by_row(self.network.member(k)) for k in range(self.network.members)
-        )
+        # made anew each time: kept, they would be most of what a process with many versions holds
+        passes = [_row_by_row(self.network.member(k)) for k in range(self.network.members)]
         for start in range(0, len(X), ROWS):
             rows, into = X[start : start + ROWS], said[start : start + ROWS]
             for each in passes:
@@ -119,7 +117,6 @@ class Predictor:
                 for call in each.calls:
                     call()
                 into += each.outputs[: len(rows), 0]  # one after another, as a sum over members takes them
-        self._many.append(passes)
         return [self._within_limits(*row) for row in said.tolist()]
 
     def _within_limits(self, logit: float, scaled_return: float) -> Reading:
