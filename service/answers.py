@@ -195,8 +195,11 @@ class Answers:
         while not self._stop.wait(DELIVERED_EVERY_SECONDS):
             try:
                 self._watch.mark()
+                before = dict(self._away)  # each is in the journal already, and hence delivered now
                 self._journal.deliver()
-                self._away.clear()
+                for named, each in before.items():
+                    if self._away.get(named) is each:
+                        del self._away[named]
             except Unreachable:
                 continue
             except Exception:

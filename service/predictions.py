@@ -111,7 +111,7 @@ class Prediction(BaseModel):
     position: float | None = Field(
         None,
         description="To hold by the market's policy, as a share of the capital, after what its Signal before asked for "
-        "(with `at`, `version` or `bars` too); below 0 is short, null: not kept then.",
+        "(with `bars` nothing was held before); below 0 is short, null: not kept then.",
     )
     pays_up_to_bps: float | None = Field(
         None,
@@ -235,8 +235,8 @@ def _item(named: MarketBody, answers: Answers) -> bytes:
 
 
 def at_hand_first(app: FastAPI) -> None:
-    """Adds the two routes that bots ask all day. On the app itself and before all others, they are found in a third of the
-    time."""
+    """Adds the two routes that bots ask all day. On the app itself and before all others, so that no router is
+    walked through to find them."""
     app.router.add_api_route(
         "/v1/predict",
         predict,
