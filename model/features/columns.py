@@ -11,6 +11,7 @@ from functools import cached_property
 
 import polars as pl
 
+from model.bars import Bars, Timeframe
 from model.errors import BadInput
 from model.features.parts import Parts, parted, reach, serialised
 
@@ -81,6 +82,15 @@ REACHES = dict.fromkeys(("ts", "closed_at", "open", "high", "low", "close", "vol
 for _step in BASE:
     _far = {name: reach(expr, REACHES) for name, expr in _step.items()}
     REACHES |= {name: far for name, far in _far.items() if far is not None}
+
+
+def with_base(bars: Bars, timeframe: Timeframe) -> pl.DataFrame:
+    """`bars` with closed_at and the columns of BASE."""
+    frame = bars.with_columns(closed_at=timeframe.closes(pl.col("ts")))
+    for step in BASE:
+        # one frame is too short for threads to share its columns
+        frame = frame.with_columns_seq(**step)
+    return frame
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from model.bars import Bars, Timeframe
 from model.errors import BadBars
-from model.features.columns import BASE, REACHES, WARMUP, Feature
+from model.features.columns import BASE, REACHES, WARMUP, Feature, with_base
 from model.features.parts import in_turn, parted
 from model.features.table import DEFAULT, FeatureSet
 
@@ -110,7 +110,7 @@ def last_row(bars: Bars, timeframe: Timeframe, feature_set: FeatureSet = DEFAULT
         return _frozen(_empty(0, feature_set))
     first, end = edges(newest, timeframe)[-2:]
     found = _empty(1, feature_set)
-    _fill(found, 0, compute(newest, timeframe, feature_set.features, first, end).tail(1))
+    _fill_last(found, 0, newest, timeframe, feature_set, (first, end), 1)
     return _frozen(found)
 
 
@@ -126,18 +126,9 @@ def last_rows(bars: Bars, timeframe: Timeframe, feature_set: FeatureSet, count: 
     if n:
         for first, end in pairwise(edges(newest, timeframe)):
             if end > since:
-                part = compute(newest, timeframe, feature_set.features, first, end)
-                _fill(found, max(first, since) - since, part.tail(end - max(first, since)))
+                at = max(first, since)
+                _fill_last(found, at - since, newest, timeframe, feature_set, (first, end), end - at)
     return _frozen(found)
-
-
-def with_base(bars: Bars, timeframe: Timeframe) -> pl.DataFrame:
-    """`bars` with closed_at and the columns of BASE."""
-    frame = bars.with_columns(closed_at=timeframe.closes(pl.col("ts")))
-    for step in BASE:
-        # one frame is too short for threads to share its columns
-        frame = frame.with_columns_seq(**step)
-    return frame
 
 
 def edges(bars: Bars, timeframe: Timeframe) -> list[int]:
@@ -156,9 +147,16 @@ def compute(
     bars: Bars, timeframe: Timeframe, features: Sequence[Feature], first: int, end: int
 ) -> pl.DataFrame:
     """All rows of the frame whose block is [first, end)."""
+    return _of_frame(_frame(bars, timeframe, first, end), features)
+
+
+def _frame(bars: Bars, timeframe: Timeframe, first: int, end: int) -> pl.DataFrame:
     begin = max(0, first - WARMUP)
     # one chunk, so that no kernel sees where a frame was glued together
-    frame = with_base(bars.slice(begin, end - begin).rechunk(), timeframe)
+    return with_base(bars.slice(begin, end - begin).rechunk(), timeframe)
+
+
+def _of_frame(frame: pl.DataFrame, features: Sequence[Feature]) -> pl.DataFrame:
     return frame.select_seq(*(feature.expr.alias(feature.name) for feature in features), *_BESIDE)
 
 
@@ -230,19 +228,31 @@ def _empty(n: int, feature_set: FeatureSet) -> FeatureRows:
     )
 
 
+def _fill_last(
+    found: FeatureRows,
+    at: int,
+    bars: Bars,
+    timeframe: Timeframe,
+    feature_set: FeatureSet,
+    block: tuple[int, int],
+    count: int,
+) -> None:
+    """Writes the last `count` rows of a block from row `at` on."""
+    frame = _frame(bars, timeframe, *block)
+    if count <= FEW:
+        rows = frame.select_seq(*feature_set.few.columns, *_BESIDE).tail(count).rows()
+        values = feature_set.few.values(rows)
+        if values is not None:
+            for i, (x, (*_, ts, closed_at, scale, close)) in enumerate(zip(values, rows, strict=True), at):
+                found.X[i] = x
+                found.ts[i], found.closed_at[i], found.scale[i], found.close[i] = ts, closed_at, scale, close
+            return
+    _fill(found, at, _of_frame(frame, feature_set.features).tail(count))
+
+
 def _fill(found: FeatureRows, at: int, part: pl.DataFrame) -> None:
     """Writes what was computed from row `at` on, each part as it comes: a million wide rows need no second copy."""
     to = at + len(part)
-    if len(part) <= FEW:
-        for i, (*x, ts, closed_at, scale, close) in enumerate(part.rows(), at):
-            found.X[i], found.ts[i], found.closed_at[i], found.scale[i], found.close[i] = (
-                x,
-                ts,
-                closed_at,
-                scale,
-                close,
-            )
-        return
     *names, ts, closed_at, scale, close = part.columns
     found.X[at:to] = part.select(pl.col(names).cast(pl.Float32)).to_numpy()
     for array, column in (

@@ -62,14 +62,14 @@ def serialised(expr: pl.Expr) -> str:
 def parted(expr: pl.Expr, reaches: Mapping[str, int], most: int) -> Parts:
     """`expr` in parts. `reaches` says of columns how many earlier bars their exact windows look at, 0 for a bar's own;
     a column that is not in it stands on running sums. Exact windows that reach further than `most` count as running."""
-    whole = _node(expr)
+    whole = tree(expr)
     if not whole.known:
         return Parts(pl.col(whole.text), running={whole.text: expr})
     exact: dict[str, pl.Expr] = {}
     extremes: set[Extreme] = set()
     running: dict[str, pl.Expr] = {}
 
-    def without_windows(node: _Node) -> pl.Expr:
+    def without_windows(node: Node) -> pl.Expr:
         if not node.looks_back:
             return node.expr
         if made := _BAR_BY_BAR.get(node.kind):
@@ -111,10 +111,10 @@ def in_turn(extremes: Iterable[Extreme]) -> tuple[dict[str, pl.Expr], ...]:
 
 def reach(expr: pl.Expr, reaches: Mapping[str, int]) -> int | None:
     """How many earlier bars an expression of exact windows looks at; None for any other. `reaches` as in `parted`."""
-    return _reach(_node(expr), reaches)
+    return _reach(tree(expr), reaches)
 
 
-def _reach(node: "_Node", reaches: Mapping[str, int]) -> int | None:
+def _reach(node: "Node", reaches: Mapping[str, int]) -> int | None:
     if node.expr.meta.is_column():
         return reaches.get(node.expr.meta.output_name())
     if not node.exact:
@@ -152,12 +152,12 @@ def _bar_by_bar() -> Iterator[Callable[..., pl.Expr]]:
 
 
 @dataclass(frozen=True)
-class _Node:
+class Node:
     """An expression, its definition, and the expressions it is made of."""
 
     expr: pl.Expr
     text: str
-    inputs: "tuple[_Node, ...]"
+    inputs: "tuple[Node, ...]"
 
     @cached_property
     def kind(self) -> str:
@@ -219,13 +219,14 @@ class _Node:
         return (does or self.shift is not None or bool(self.window)) and all(e.known for e in self.inputs)
 
 
-def _node(expr: pl.Expr) -> _Node:
-    return _Node(expr, serialised(expr), tuple(map(_node, reversed(expr.meta.pop()))))
+def tree(expr: pl.Expr) -> Node:
+    """An expression as what it is made of."""
+    return Node(expr, serialised(expr), tuple(map(tree, reversed(expr.meta.pop()))))
 
 
 _A = pl.col("a")
-_SHIFT = _node(_A.shift(1)).kind
-_ROLLING = _node(_A.rolling_mean(2)).kind.partition('"Mean"')[0]
+_SHIFT = tree(_A.shift(1)).kind
+_ROLLING = tree(_A.rolling_mean(2)).kind.partition('"Mean"')[0]
 _BAR_BY_BAR = {
-    _node(made(*map(pl.col, "abc"[: made.__code__.co_argcount]))).kind: made for made in _bar_by_bar()
+    tree(made(*map(pl.col, "abc"[: made.__code__.co_argcount]))).kind: made for made in _bar_by_bar()
 }

@@ -44,6 +44,7 @@ from model.features.columns import (
     log_of_volatility,
     place,
 )
+from model.features.few import Few, few
 from model.features.indicators import indicators
 from model.features.parts import serialised
 
@@ -276,6 +277,11 @@ class FeatureSet:
     def needs(self) -> int:
         """Bars of history that a row and its scale look at, the row's own bar included."""
         return max(SCALE_NEEDS, *(feature.needs for feature in self.features))
+
+    @cached_property
+    def few(self) -> Few:
+        """The market's own features, for a few rows."""
+        return few(self.features)
 
     @cached_property
     def sha256(self) -> str:
