@@ -156,6 +156,30 @@ def _gaps(ts: Int64, timeframe: Timeframe) -> Int64:
     return missing
 
 
+def _may_jump(close: Float64, jump_z: float) -> bool:
+    """Whether any move may be a jump; where not, none is, which takes no medians to tell.
+
+    A median is above a number that fewer than half are not above. So where that holds in all windows of moves, for the
+    number that the largest move of all is `jump_z` robust standard deviations of, no move is that far from the usual.
+    """
+    moves = np.abs(np.diff(np.log(close)))
+    largest = float(moves[LONG_WINDOW:].max(initial=0.0)) * (
+        1 + 1e-9
+    )  # a logarithm's last bit is its library's
+    if not largest <= jump_z * UNTOLD:
+        return True
+    small = (moves > 0) & (moves <= largest * MEDIAN_OF_NORMAL / jump_z)
+    of_window, small_ones = (_in_windows(which) for which in (moves > 0, small))
+    return bool(((2 * small_ones >= of_window) & (of_window >= LEAST_MOVES)).any())
+
+
+def _in_windows(which: Bools) -> Int64:
+    """How many there are in each full window of LONG_WINDOW."""
+    counted: Int64 = np.concatenate([[0], np.cumsum(which)])
+    there: Int64 = counted[LONG_WINDOW:] - counted[:-LONG_WINDOW]
+    return there
+
+
 _MOVE = pl.col("close").log().diff().alias("r")
 _USUAL = (
     pl.when(pl.col("r") != 0)
@@ -171,6 +195,8 @@ def _jumps(close: pl.Series, jump_z: float) -> Float64:
 
     Bars that did not move tell nothing: in a market of seconds they are the most, and any move would be a jump.
     """
+    if not _may_jump(close.to_numpy(), jump_z):  # nearly always so
+        return np.zeros(len(close))
     moved = close.to_frame("close").select_seq(_MOVE).with_columns_seq(_USUAL)
     far = pl.col("r").abs() > jump_z * pl.col("usual").fill_null(UNTOLD).clip(lower_bound=LEAST_VOLATILITY)
     jumps: Float64 = moved.select_seq(pl.when(far).then("r").otherwise(0.0).fill_null(0.0))["r"].to_numpy(

@@ -21,7 +21,8 @@ import store.database
 import store.forecasts
 import store.markets
 import store.predictions
-from model.bars import Market
+import store.recent
+from model.bars import Bars, Market
 from model.errors import Unreachable
 from model.predictions import Abstention, Signal
 from store.changes import Watch
@@ -30,6 +31,7 @@ from store.forecasts import Said
 from store.journal import Journal
 from store.loaded import Versions
 from store.predictions import Made
+from store.recent import Recent
 from store.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -70,6 +72,7 @@ class Answers:
     ) -> None:
         self.versions: Versions = {}
         self.terms = store.forecasts.terms(settings)
+        self._recent: Recent = {}
         self._engine, self._watch, self._clock, self._journal = engine, watch, clock, journal
         self._kept: dict[tuple[str, str], Answered] = {}
         self._away: dict[tuple[str, str], Answered] = {}  # made while the database was
@@ -104,7 +107,21 @@ class Answers:
             waiting = self._away.get((market.symbol, market.timeframe))
             if waiting is not None and waiting.changes == self._marks.get(market):
                 return self._known(market)  # what was given stands: it comes to the ledger first
-            made = store.predictions.make(self._engine, market, now, self.versions, self.terms)
+        except Unreachable:
+            return self._known(market)
+        return self._made(market, now)
+
+    def anew(self, market: Market) -> Answered:
+        """As `signal`, of a market that has just moved: nothing in memory can be good."""
+        return self._made(market, self._clock())
+
+    def grew(self, market: Market, changes: int, bars: Bars) -> None:
+        """Notes that these bars, and nothing else, have moved the mark of a market to `changes`."""
+        store.recent.grew(self._recent, market, changes, bars)
+
+    def _made(self, market: Market, now: datetime) -> Answered:
+        try:
+            made = store.predictions.make(self._engine, market, now, self.versions, self.terms, self._recent)
         except Unreachable:
             return self._known(market)
         try:
@@ -161,7 +178,7 @@ class Answers:
             mark = self._watch.mark()  # before reading: what is committed meanwhile moves it again
             if mark == self._marked:
                 return
-            with store.database.read(self._engine) as conn:
+            with store.database.glance(self._engine) as conn:
                 self._marks = store.markets.marks(conn)
             self._marked = mark
 

@@ -77,7 +77,7 @@ def create_app(engine: Engine, settings: Settings, clock: Clock | None = None) -
     """The service over the database of `engine`. `clock` tells the time that Signals are for, if not the database's: a
     demo's or the machine's."""
     watch = store.changes.watch(engine)
-    clock = clock or store.clock.followed(engine, watch)
+    clock = clock or store.clock.followed(watch)
     journal = Journal(settings.service.journal, engine, settings.service.journal_rows)
     registry = CollectorRegistry()
     metrics.add_up(registry)
@@ -107,6 +107,7 @@ def create_app(engine: Engine, settings: Settings, clock: Clock | None = None) -
         metrics.StreamMetrics(registry),
     )
     predictions.at_hand_first(app)
+    bars.push_first(app)
     for router in ROUTERS:
         app.include_router(router)
     problems.install(app)

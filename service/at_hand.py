@@ -1,7 +1,8 @@
-"""The short way of a question that bots ask all day: a Signal that is at hand is sent as it lies in memory.
+"""The short way of what bots send all day: a Signal that is at hand is sent as it lies in memory, and bars are taken as
+they come.
 
-A request that is anything but a plain question for such a Signal goes the usual way, where everything is checked and
-every fault has its name. Both ways give the same bytes.
+A request that is anything but plain goes the usual way, where everything is checked and every fault has its name. Both
+ways give the same bytes.
 """
 
 from collections.abc import Callable, Coroutine
@@ -17,8 +18,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 import model.bars
-from model.bars import BAR_SCHEMA, TS
-from model.errors import Unreachable
+from model.bars import BAR_SCHEMA, TS, Market
+from model.errors import BadInput, Unreachable
 from service.answers import Answered, Answers
 
 _EPOCH, _MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
@@ -31,6 +32,14 @@ class Named(msgspec.Struct, forbid_unknown_fields=True):
 
     symbol: str
     timeframe: str
+
+
+class Pushed(msgspec.Struct, forbid_unknown_fields=True):
+    """A market, and bars to keep."""
+
+    symbol: str
+    timeframe: str
+    bars: list["Brought"]
 
 
 class OfBars(msgspec.Struct, forbid_unknown_fields=True):
@@ -61,6 +70,7 @@ class Many(msgspec.Struct, forbid_unknown_fields=True):
 
 
 _ONE = msgspec.json.Decoder(Named)
+_PUSHED = msgspec.json.Decoder(Pushed)
 _OF_BARS = msgspec.json.Decoder(OfBars)
 _MANY = msgspec.json.Decoder(Many)
 
@@ -114,24 +124,38 @@ async def _of_bars(request: Request, body: bytes) -> Response | None:
     state = request.app.state
     try:
         asked = _OF_BARS.decode(body)
-        if not 0 < len(asked.bars) <= state.settings.service.max_bars_per_request:
-            return None
-        frame, at = _frame(asked.bars), None if asked.at is None else model.bars.utc(asked.at)
-    except (msgspec.MsgspecError, OverflowError, TypeError):  # TypeError: a time without a zone
+        market, frame = _market_and_bars(asked, state.settings.service.max_bars_per_request)
+        at = None if asked.at is None else model.bars.utc(asked.at)
+    except _NOT_PLAIN:
         return None
-    market = model.bars.market(asked.symbol, asked.timeframe)
     document = await run_in_threadpool(state.answers.of_bars, market, frame, at, asked.version)
     return Response(msgspec.json.encode(document), media_type="application/json")
 
 
-def _frame(brought: list[Brought]) -> pl.DataFrame:
-    """Those bars in BAR_SCHEMA."""
-    opened = [(bar.ts - _EPOCH) // _MICROSECOND for bar in brought]
+def pushed(body: bytes, most: int) -> tuple[Market, pl.DataFrame] | None:
+    """The market and the bars (BAR_SCHEMA) of a request to keep them, no more than `most`; None where it is not quite
+    as such requests are."""
+    try:
+        return _market_and_bars(_PUSHED.decode(body), most)
+    except _NOT_PLAIN:
+        return None
+
+
+# OverflowError: a time that is out of range
+_NOT_PLAIN = (msgspec.MsgspecError, BadInput, OverflowError)
+
+
+def _market_and_bars(asked: Pushed | OfBars, most: int) -> tuple[Market, pl.DataFrame]:
+    brought = asked.bars
+    if not 0 < len(brought) <= most:
+        raise BadInput("too many bars, or none")
+    opened = [(model.bars.utc(bar.ts) - _EPOCH) // _MICROSECOND for bar in brought]
     values = [[getattr(bar, name) for bar in brought] for name in ("open", "high", "low", "close", "volume")]
-    return pl.DataFrame(
+    frame = pl.DataFrame(
         [pl.Series("ts", opened, pl.Int64).cast(TS), *(pl.Series(v, dtype=pl.Float64) for v in values)],
         schema=BAR_SCHEMA,
     )
+    return model.bars.market(asked.symbol, asked.timeframe), frame
 
 
 class Batch(APIRoute):

@@ -1,21 +1,25 @@
 """Push bars in, and read them back."""
 
+from functools import partial
 from typing import Any
 
+import msgspec
 import polars as pl
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.responses import Response
+from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from starlette.concurrency import run_in_threadpool
 
 import model.bars
 import store.audit
 import store.bars
 import store.database
 import store.markets
-from model.bars import BAR_SCHEMA, iso
+from model.bars import BAR_SCHEMA, Market, iso
 from model.errors import BadInput
-from service import problems
+from service import at_hand, problems
 from service.deps import (
-    Actor,
     Body,
     ClockDep,
     EngineDep,
@@ -110,37 +114,63 @@ def frame(given: list[Bar], most: int) -> pl.DataFrame:
     )
 
 
-router = APIRouter(prefix="/v1", tags=["bars"])
+class Pushed(APIRoute):
+    """The route that bars come in by."""
+
+    def get_route_handler(self) -> at_hand.Handler:
+        """The short way for plain bars, else the usual one."""
+        usual = super().get_route_handler()
+
+        async def handle(request: Request) -> Response:
+            most = request.app.state.settings.service.max_bars_per_request
+            given = at_hand.pushed(await request.body(), most)
+            if given is None:
+                return await usual(request)
+            document = await run_in_threadpool(_keep, request, *given)
+            return Response(msgspec.json.encode(document), media_type="application/json")
+
+        return handle
 
 
-@router.post(
-    "/bars",
-    response_model=Ingested,
-    responses=problems.responses(
-        "malformed", "too-large", "invalid-request", "bad-bars", "bad-input", "unreachable"
-    ),
-)
-def push_bars(
-    body: Push,
-    engine: EngineDep,
-    clock: ClockDep,
-    settings: SettingsDep,
-    actor: Actor,
-    request: Request,
-) -> dict[str, Any]:
+def push_bars(body: Push, settings: SettingsDep, request: Request) -> dict[str, Any]:
     """Keeps closed bars; a first push makes the market, and pushing the same again changes nothing.
 
     Bars that break a rule are rejected and counted; a call without one acceptable bar is refused and says why.
     """
     given = frame(body.bars, settings.service.max_bars_per_request)
-    market = body.market()
+    return _keep(request, body.market(), given)
+
+
+def _keep(request: Request, market: Market, given: pl.DataFrame) -> dict[str, Any]:
+    state, actor = request.app.state, request.state.actor
 
     def noted(conn: Connection, counts: dict[str, int]) -> None:
         store.audit.note(conn, actor, "bars.push", str(market), counts, machine_now())
 
-    report = store.bars.add(engine, market, given, clock(), noted)
-    request.app.state.broadcaster.stir(market)
+    grew = partial(state.answers.grew, market)
+    report = store.bars.add(state.engine, market, given, state.clock(), noted, grew)
+    if report.added or report.corrected:
+        state.broadcaster.stir(market)
     return report.document()
+
+
+def push_first(app: FastAPI) -> None:
+    """Adds the route that bars come in by. On the app itself and before all others, so that no router is walked
+    through to find it."""
+    app.router.add_api_route(
+        "/v1/bars",
+        push_bars,
+        methods=["POST"],
+        tags=["bars"],
+        response_model=Ingested,
+        responses=problems.responses(
+            "malformed", "too-large", "invalid-request", "bad-bars", "bad-input", "unreachable"
+        ),
+        route_class_override=Pushed,
+    )
+
+
+router = APIRouter(prefix="/v1", tags=["bars"])
 
 
 @router.get(

@@ -166,7 +166,7 @@ class Broadcaster:
             self._cancel()
 
     def stir(self, market: Market) -> None:
-        """Has a market answered at once; to be called by whoever has committed its bars, from any thread."""
+        """Has a market answered at once; to be called by whoever has just moved its mark, from any thread."""
         if self._subscribers and self._loop is not None:
             with suppress(RuntimeError):  # the loop was closed meanwhile
                 self._loop.call_soon_threadsafe(self._want, market)
@@ -255,14 +255,16 @@ class Broadcaster:
                 subscriber.offer(new)
 
     def _want(self, market: Market, mark: int | None = None) -> None:
-        """Has the market answered if anybody listens to it; `mark` is that which it is known to have reached."""
+        """Has the market answered if anybody listens to it; `mark` is that which it is known to have reached, None where it
+        has just moved."""
         if market not in self._asking and any(s.market in (None, market) for s in self._subscribers):
             self._asking[market] = asyncio.create_task(self._ask(market, mark))
 
     async def _ask(self, market: Market, mark: int | None) -> None:
         """Has the market answered, which puts its Signal into the ledger; whatever fails, the others go on."""
+        answer = self._answers.anew if mark is None else self._answers.signal
         try:
-            answered = await to_thread.run_sync(self._answers.signal, market, limiter=self._threads)
+            answered = await to_thread.run_sync(answer, market, limiter=self._threads)
         except Unreachable:  # it is asked again
             await asyncio.sleep(AGAIN_SECONDS)
         except Exception as error:  # it is asked again once its mark moves

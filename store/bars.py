@@ -3,7 +3,7 @@
 Rows go from and to the database's cursor directly, without an object for each: a million bars are an ordinary file.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from itertools import repeat
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from sqlalchemy import BigInteger, Connection, Select, column, func, select, update, values
+from sqlalchemy import BigInteger, Connection, Select, bindparam, column, func, select, update, values
 
 import model.bars
 import store.markets
@@ -29,6 +29,7 @@ FEW_ROWS = 500
 
 Rows = NDArray[np.void]  # of the columns asked for, by name
 Noted = Callable[[Connection, dict[str, int]], None]
+Grew = Callable[[int, Bars], None]
 
 VALUES = ("open", "high", "low", "close", "volume")
 _INSERTED = ("market_id", "ts", "revision", *VALUES, "recorded_at")
@@ -66,11 +67,17 @@ class IngestReport:
 
 
 def add(
-    engine: Engine, market: Market, frame: pl.DataFrame, now: datetime, noted: Noted | None = None
+    engine: Engine,
+    market: Market,
+    frame: pl.DataFrame,
+    now: datetime,
+    noted: Noted | None = None,
+    grew: Grew | None = None,
 ) -> IngestReport:
     """Keeps the bars of `frame` (BAR_SCHEMA, any order) that are sound and closed by `now`; twice is once.
 
-    `noted` is called in each transaction that changes something, with how many rows it adds and corrects.
+    `noted` is called in each transaction that changes something, with how many rows it adds and corrects; `grew` after
+    each that added bars and did nothing else, with the mark of the market that it led to, and them.
 
     All rows are judged before the first is kept; then they are committed in chunks of CHUNK_ROWS, less those that
     `overlap` a kept bar. Raises BadBars where there is nothing to keep, and leaves nothing then, not even the market.
@@ -79,37 +86,57 @@ def add(
     sound, rejected = model.bars.check(frame, timeframe, now)
     if sound.is_empty():
         raise BadBars(_refusal(rejected))
-    added = repeated = corrected = 0
-    overlapping = []
+    chunks = []
     for chunk in sound.iter_slices(CHUNK_ROWS):
         with database.write(engine) as conn:
             row = store.markets.ensure(conn, market, now)
-            judged, overlaps = _beside_kept(conn, row.id, chunk, timeframe)
-            overlapping.append(overlaps)
-            if "revision" not in judged.columns:  # nothing was there: nearly always so
-                _insert(conn, row.id, judged, [0] * len(judged), now)
-                _count_in(conn, row.id, len(judged), 0, noted)
-                added += len(judged)
-                continue
-            known, same = pl.col("revision").is_not_null(), _same()
-            counts = judged.select(
-                (~known).sum().alias("added"),
-                same.sum().alias("repeated"),
-                (known & ~same).sum().alias("corrected"),
-            ).row(0)
-            others = judged.filter(~same)
-            _insert(conn, row.id, others, (others["revision"] + 1).fill_null(0).to_list(), now)
-            if counts[0] or counts[2]:
-                _count_in(conn, row.id, counts[0], counts[2], noted)
-        added, repeated, corrected = added + counts[0], repeated + counts[1], corrected + counts[2]
-    refused = pl.concat(overlapping)
+            kept = _add(conn, row.id, chunk, timeframe, now, noted)
+        if grew is not None and kept.added == len(chunk):
+            grew(kept.changes, chunk)
+        chunks.append(kept)
+    refused = pl.concat([kept.overlapping for kept in chunks])
     if len(refused):
         rejected = _with_overlaps(rejected, len(refused), refused[0])
         sound = sound.join(refused.to_frame(), on="ts", how="anti", maintain_order="left")
         if sound.is_empty():
             raise BadBars(_refusal(rejected))
+    added, repeated, corrected = (
+        sum(counted) for counted in zip(*((c.added, c.repeated, c.corrected) for c in chunks), strict=True)
+    )
     gaps = model.bars.gaps(sound, timeframe)
     return IngestReport(market, added, repeated, corrected, rejected, gaps, sound["ts"][0], sound["ts"][-1])
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """What became of a chunk's rows, the open times of those that overlap kept bars, and the market's mark after it."""
+
+    added: int
+    repeated: int
+    corrected: int
+    overlapping: pl.Series
+    changes: int
+
+
+def _add(
+    conn: Connection, market_id: int, chunk: Bars, timeframe: Timeframe, now: datetime, noted: Noted | None
+) -> _Chunk:
+    ts = chunk["ts"].dt.epoch("us").to_numpy()
+    near = _near(conn, market_id, ts, timeframe)
+    if len(near) == 0:  # nearly always so
+        _insert(conn, market_id, ts.tolist(), chunk, [0] * len(chunk), now)
+        changes = _count_in(conn, market_id, len(chunk), 0, noted)
+        return _Chunk(len(chunk), 0, 0, chunk["ts"].clear(), changes)
+    judged, overlapping = _beside_kept(chunk, ts, near, timeframe)
+    known, same = pl.col("revision").is_not_null(), _same()
+    added, repeated, corrected = judged.select(
+        (~known).sum().alias("added"), same.sum().alias("repeated"), (known & ~same).sum().alias("corrected")
+    ).row(0)
+    others = judged.filter(~same)
+    revisions = (others["revision"] + 1).fill_null(0).to_list()
+    _insert(conn, market_id, others["ts"].to_list(), others, revisions, now)
+    changes = _count_in(conn, market_id, added, corrected, noted) if added or corrected else 0
+    return _Chunk(added, repeated, corrected, overlapping, changes)
 
 
 def _refusal(rejected: tuple[Rejection, ...]) -> str:
@@ -131,31 +158,35 @@ def _with_overlaps(rejected: tuple[Rejection, ...], rows: int, first: datetime) 
     return tuple(by_reason[reason] for reason in sorted(by_reason))
 
 
-def _beside_kept(
-    conn: Connection, market_id: int, chunk: Bars, timeframe: Timeframe
-) -> tuple[pl.DataFrame, pl.Series]:
-    """The rows of a chunk that overlap no kept bar, with `ts` in microseconds and beside each the kept `revision` and
-    `kept_…` values, or without these columns where nothing is near; and the open times of those that do."""
-    ts = chunk["ts"].dt.epoch("us").to_numpy()
+def _near(conn: Connection, market_id: int, ts: NDArray[np.int64], timeframe: Timeframe) -> Rows:
+    """Every revision of the kept bars that some open times are near to, as VALUES with ts and revision."""
     columns = ("ts", "revision", *VALUES)
     # a table of stretches, since SQLite takes one of `or` for a reason to read the whole market
     around = _around(ts, timeframe)
-    statement = _select(market_id, columns)
     if len(around) == 1:
-        statement = statement.where(bars.c.ts.between(*around[0]))
-    else:
-        named = values(column("first", BigInteger), column("last", BigInteger), name="stretches")
-        stretches = named.data(around).cte("around")
-        these = bars.c.ts.between(stretches.c.first, stretches.c.last)
-        statement = statement.join_from(stretches, bars, these)
-    near = _rows(conn, statement, columns)
-    if len(near) == 0:
-        return chunk.with_columns(pl.col("ts").dt.epoch("us")), chunk["ts"].clear()
+        first, last = around[0]
+        return _rows(conn, _WITHIN, columns, {"market_id": market_id, "first": first, "last": last})
+    named = values(column("first", BigInteger), column("last", BigInteger), name="stretches")
+    stretches = named.data(around).cte("around")
+    these = bars.c.ts.between(stretches.c.first, stretches.c.last)
+    return _rows(conn, _select(market_id, columns).join_from(stretches, bars, these), columns)
+
+
+def _beside_kept(
+    chunk: Bars, ts: NDArray[np.int64], near: Rows, timeframe: Timeframe
+) -> tuple[pl.DataFrame, pl.Series]:
+    """The rows of a chunk that overlap no kept bar, with `ts` in microseconds and beside each the kept `revision` and
+    `kept_…` values; and the open times of those that do."""
     found = _newest_revisions(near[np.lexsort((near["revision"], near["ts"]))])
     overlaps = pl.Series(model.bars.overlap(ts, found["ts"], timeframe))
     kept = _frame(found).rename({name: f"kept_{name}" for name in VALUES})
     rows = chunk.filter(~overlaps).with_columns(pl.col("ts").dt.epoch("us"))
     return rows.join(kept, on="ts", how="left", maintain_order="left"), chunk["ts"].filter(overlaps)
+
+
+_WITHIN = select(*(bars.c[name] for name in ("ts", "revision", *VALUES))).where(
+    bars.c.market_id == bindparam("market_id"), bars.c.ts.between(bindparam("first"), bindparam("last"))
+)
 
 
 def _around(ts: NDArray[np.int64], timeframe: Timeframe) -> list[tuple[int, int]]:
@@ -173,21 +204,36 @@ def _same() -> pl.Expr:
 
 
 def _insert(
-    conn: Connection, market_id: int, rows: pl.DataFrame, revisions: Sequence[int], now: datetime
+    conn: Connection,
+    market_id: int,
+    ts: Sequence[int],
+    rows: pl.DataFrame,
+    revisions: Sequence[int],
+    now: datetime,
 ) -> None:
     if rows.is_empty():
         return
-    ts, *columns = (rows[name].to_list() for name in ("ts", *VALUES))
+    columns = (rows[name].to_list() for name in VALUES)
     tuples = list(zip(repeat(market_id), ts, revisions, *columns, repeat(micros(now)), strict=False))
     marks = ", ".join([_MARK[conn.dialect.name]] * len(_INSERTED))
     conn.exec_driver_sql(f"INSERT INTO bars ({', '.join(_INSERTED)}) VALUES ({marks})", tuples)  # noqa: S608
 
 
-def _count_in(conn: Connection, market_id: int, added: int, corrected: int, noted: Noted | None) -> None:
-    counted = update(markets).where(markets.c.id == market_id)
-    conn.execute(counted.values(bars=markets.c.bars + added, changes=markets.c.changes + 1))
+def _count_in(conn: Connection, market_id: int, added: int, corrected: int, noted: Noted | None) -> int:
+    """Counts them, and moves the market's mark: the new one."""
+    changes: int = conn.execute(_COUNTED, {"market": market_id, "added": added}).scalar_one()
     if noted is not None:
         noted(conn, {"added": added, "corrected": corrected})
+    return changes
+
+
+# Made once, as making it takes longer than carrying it out.
+_COUNTED = (
+    update(markets)
+    .where(markets.c.id == bindparam("market"))
+    .values(bars=markets.c.bars + bindparam("added"), changes=markets.c.changes + 1)
+    .returning(markets.c.changes)
+)
 
 
 def read(
@@ -260,10 +306,15 @@ def _select(market_id: int, columns: tuple[str, ...]) -> Select[tuple[Any, ...]]
     return select(*(bars.c[name] for name in columns)).where(bars.c.market_id == market_id)
 
 
-def _rows(conn: Connection, statement: Select[tuple[Any, ...]], columns: tuple[str, ...]) -> Rows:
+def _rows(
+    conn: Connection,
+    statement: Select[tuple[Any, ...]],
+    columns: tuple[str, ...],
+    asked: Mapping[str, int] | None = None,
+) -> Rows:
     """What the statement finds; times and revisions as integers, the rest as floats."""
     kinds = [(name, "i8" if name in ("ts", "revision") else "f8") for name in columns]
-    with conn.execute(statement) as result:
+    with conn.execute(statement, asked) as result:
         cursor: Any = result.cursor  # rows as plain tuples
         return np.fromiter(cursor, dtype=np.dtype(kinds))
 

@@ -19,7 +19,7 @@ AGAIN_SECONDS = 0.2
 
 
 class SqliteWatch:
-    """One connection that only asks for the number that moves with every commit of any other."""
+    """One connection that only asks: above all for the number that moves with every commit of any other."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -29,11 +29,16 @@ class SqliteWatch:
 
     def mark(self) -> object:
         """Equal to an earlier one as long as nothing was committed in between. Raises Unreachable."""
+        return self.number("PRAGMA data_version")
+
+    def number(self, sql: str) -> Any:
+        """The one number that this finds; None where it finds nothing. Raises Unreachable."""
         with self._lock:
             try:
-                return self._cursor.execute("PRAGMA data_version").fetchone()
+                rows = self._cursor.execute(sql).fetchall()  # to its end, which ends its view of the database
             except Exception as error:
                 raise Unreachable(f"the database does not answer: {error}") from error
+        return rows[0][0] if rows else None
 
     def close(self) -> None:
         """Gives the connection back."""
@@ -58,6 +63,11 @@ class PostgresWatch:
         if self._fault is not None:
             raise Unreachable(f"the database does not answer: {self._fault}")
         return self._heard, database.newest_commit(self._engine)
+
+    def number(self, sql: str) -> Any:
+        """The one number that this finds; None where it finds nothing. Raises Unreachable."""
+        with database.glance(self._engine) as conn:
+            return conn.exec_driver_sql(sql).scalar()
 
     def close(self) -> None:
         """Ends the thread."""

@@ -5,6 +5,7 @@ transaction that turns into a write fails at once in spite of the timeout.
 """
 
 import itertools
+import select
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -19,8 +20,9 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
-from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
+from sqlalchemy.exc import ArgumentError, DBAPIError, DisconnectionError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.pool import ConnectionPoolEntry
 
 import migrations
 from model.errors import BadInput, Unreachable
@@ -39,6 +41,7 @@ __all__ = [
 
 BUSY_TIMEOUT_SECONDS = 30  # SQLite: how long a writer waits for another one
 CONNECT_TIMEOUT_SECONDS = 10  # PostgreSQL: how long an address may stay silent
+IDLE_SECONDS = 1.0  # PostgreSQL: after which a connection may be lost without a word
 
 # Names of PostgreSQL's advisory locks: one critical section each. SQLite has one writer at a time anyway.
 UPGRADE_LOCK = 0x6261_7270_0001
@@ -60,13 +63,7 @@ def connect(url: str) -> Engine:
     if address.get_backend_name() == "sqlite":
         return _sqlite(address)
     if address.get_backend_name() in ("postgresql", "postgres"):
-        # a bare postgresql:// means psycopg 3, the driver that is installed
-        return create_engine(
-            address.set(drivername="postgresql+psycopg"),
-            pool_pre_ping=True,
-            hide_parameters=True,  # errors are logged, and a parameter may be a key's hash
-            connect_args={"connect_timeout": CONNECT_TIMEOUT_SECONDS},
-        )
+        return _postgresql(address)
     raise BadInput(f"no support for {address.get_backend_name()} databases: {_FORMS}")
 
 
@@ -85,6 +82,33 @@ def shown(url: str) -> str:
 
 def _shown(address: URL) -> str:
     return address.set(query={}).render_as_string(hide_password=True)
+
+
+def _postgresql(address: URL) -> Engine:
+    # a bare postgresql:// means psycopg 3, the driver that is installed
+    engine = create_engine(
+        address.set(drivername="postgresql+psycopg"),
+        hide_parameters=True,  # errors are logged, and a parameter may be a key's hash
+        connect_args={"connect_timeout": CONNECT_TIMEOUT_SECONDS},
+    )
+
+    @event.listens_for(engine, "checkin")
+    def _used(_connection: Any, record: ConnectionPoolEntry) -> None:
+        record.info["used"] = time.monotonic()
+
+    @event.listens_for(engine, "checkout")
+    def _alive(connection: Any, record: ConnectionPoolEntry, _proxy: Any) -> None:
+        """Asks a connection whether it is still there, unless it was used just now and nothing has come by it since: a
+        server that goes says so."""
+        idle = time.monotonic() - record.info.get("used", time.monotonic())
+        if idle < IDLE_SECONDS and not select.select([connection], [], [], 0)[0]:
+            return
+        try:
+            engine.dialect.do_ping(connection)
+        except engine.dialect.loaded_dbapi.Error as error:
+            raise DisconnectionError from error  # the pool takes another one
+
+    return engine
 
 
 def _sqlite(address: URL) -> Engine:
@@ -142,6 +166,17 @@ def read(engine: Engine) -> Iterator[Connection]:
             )
         with connection.begin():
             yield connection
+
+
+@contextmanager
+def glance(engine: Engine) -> Iterator[Connection]:
+    """For one statement that reads, which needs no view beside itself. Raises Unreachable."""
+    if engine.dialect.name == "sqlite":
+        with read(engine) as connection:
+            yield connection
+        return
+    with _reached(engine), engine.connect() as connection:
+        yield connection.execution_options(isolation_level="AUTOCOMMIT")
 
 
 @contextmanager

@@ -15,10 +15,11 @@ from sqlalchemy.dialects import postgresql, sqlite
 import store.bars
 import store.forecasts
 import store.markets
+import store.recent
 import store.versions
 from model import bars, features
 from model import predictions as signals
-from model.bars import Market, iso, timeframe
+from model.bars import Bars, Market, Timeframe, iso, timeframe
 from model.errors import BadBars, BadInput, NotFound
 from model.predictions import Abstention, Prediction, Reason, Signal
 from model.predictor import Predictor
@@ -27,6 +28,7 @@ from store.database import Engine
 from store.forecasts import SPARE_BARS, Said, Terms
 from store.loaded import Versions
 from store.markets import MarketRow
+from store.recent import Recent
 from store.tables import micros, predictions
 
 TERMS = Terms()
@@ -85,14 +87,19 @@ def answer(engine: Engine, market: Market, now: datetime, versions: Versions, te
     return made.answer or keep(engine, made)
 
 
-def make(engine: Engine, market: Market, now: datetime, versions: Versions, terms: Terms = TERMS) -> Made:
-    """As `answer`, and writes nothing yet."""
+def make(
+    engine: Engine,
+    market: Market,
+    now: datetime,
+    versions: Versions,
+    terms: Terms = TERMS,
+    recent: Recent | None = None,
+) -> Made:
+    """As `answer`, and writes nothing yet. `recent` keeps the newest bars."""
+    kept = timeframe(market.timeframe)
     with database.read(engine) as conn:
         row = store.markets.need(conn, market)
-        kept = timeframe(market.timeframe)
-        tail = store.bars.read(conn, row.id, kept, last=features.HISTORY + SPARE_BARS)
-        if tail.is_empty():
-            raise NotFound(f"no bars of {market} yet: ingest some first")
+        tail = _newest(conn, row, kept, {} if recent is None else recent)
         opens = tail["ts"][-features.HISTORY :]
         as_of = kept.close_of(opens[-1])
         stale_from = bars.stale_from(opens, kept, terms.stale_after_timeframes)
@@ -113,6 +120,17 @@ def make(engine: Engine, market: Market, now: datetime, versions: Versions, term
     found = None if first is None else Answer(first.id, first.signal, first.served_at)
     values = {} if found else ledger_row(row.id, said, now)
     return Made(found, values, row.id, said.signal, row.changes, until, said.lasting)
+
+
+def _newest(conn: Connection, row: MarketRow, kept: Timeframe, recent: Recent) -> Bars:
+    """The market's newest bars, HISTORY + SPARE_BARS where there are as many."""
+    tail = store.recent.at(recent, row.market, row.changes)
+    if tail is None:
+        tail = store.bars.read(conn, row.id, kept, last=store.recent.LAST)
+        if tail.is_empty():
+            raise NotFound(f"no bars of {row.market} yet: ingest some first")
+        store.recent.keep(recent, row.market, row.changes, tail)
+    return tail
 
 
 def stale(market: Market, as_of: datetime, version: int | None, stale_from: datetime) -> Abstention:
