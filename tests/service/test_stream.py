@@ -205,10 +205,31 @@ def test_where_a_reader_is_is_told_before_the_first_event(
             assert reader.all(1) == ids[2:]
 
 
+def test_an_empty_last_event_id_is_none_and_one_that_is_no_id_is_refused(
+    app: FastAPI, engine: Engine, market_id: int
+) -> None:
+    ids = put(engine, market_id, 3)
+    with listening(app) as url:
+        with reading(url, last="") as reader:
+            until(lambda: reader.last_id is not None)
+            assert reader.last_id == ids[-1]
+        with reading(url, f"?after={ids[0]}", last="") as reader:
+            assert reader.all(2) == ids[1:]
+        refused = httpx.get(f"{url}/v1/signals", headers={"last-event-id": "none"})
+        assert problem(refused)["errors"] == [
+            {
+                "field": "last-event-id",
+                "message": "Input should be a valid integer, unable to parse string as an integer",
+            }
+        ]
+
+
 @pytest.mark.parametrize(
     ("query", "headers", "status", "said"),
     [
         ("", {"last-event-id": "abc"}, 422, "last-event-id"),
+        ("", {"last-event-id": "1.5"}, 422, "last-event-id"),
+        ("", {"last-event-id": "99999999999999"}, 422, "last-event-id"),
         ("", {"last-event-id": "-1"}, 422, "last-event-id"),
         ("?after=99999999999999", {}, 422, "after"),
         ("?after=5", {}, 422, "no event 5 yet"),
