@@ -15,7 +15,9 @@ import store.markets
 import store.predictions
 import store.settings
 from model.artifact import Packed
+from model.bars import Market
 from service.app import create_app
+from service.readiness import CHECKS
 from store.database import Engine
 from tests import postgres as real_postgres
 from tests.service.conftest import CLOSE, ETH, HERE, Clock, TestClient, add_version, bar, problem, walk
@@ -118,6 +120,76 @@ def test_readiness_says_what_it_lives_on(away: Away) -> None:
     assert ready.json()["status"] == "degraded"
     assert "database" in str(ready.json()["reasons"])
     assert away.client.get("/livez").status_code == 200
+
+
+def figure(client: TestClient, name: str) -> float:
+    """A figure of `/metrics` that has no labels."""
+    return float(client.get("/metrics").text.partition(f"\n{name} ")[2].partition("\n")[0])
+
+
+def test_readiness_and_figures_tell_what_waits_in_the_journal_and_when_it_is_full(away: Away) -> None:
+    markets = [ASK, {"symbol": "SOLUSDT", "timeframe": "1h"}, {"symbol": "XRPUSDT", "timeframe": "1h"}]
+    for market in markets[1:]:
+        store.bars.add(away.engine, Market(market["symbol"], "1h"), walk(), CLOSE)
+    for market in markets:
+        assert away.client.post("/v1/predict", json=market).status_code == 200
+    away.stop()
+    assert away.client.get("/readyz").json()["checks"]["journal"] == "ok"
+    away.clock.now = CLOSE + timedelta(hours=3)
+
+    away.client.post("/v1/predict", json=markets[0])
+    ready = away.client.get("/readyz")
+    assert (ready.status_code, ready.json()["status"]) == (200, "degraded")
+    assert ready.json()["checks"] == {
+        **dict.fromkeys(CHECKS, "unknown"),
+        "database": "failed",
+        "journal": "degraded",
+    }
+    assert ready.json()["reasons"][1] == {
+        "reason": "journal_waiting",
+        "market": None,
+        "detail": "1 of at most 2 rows of the ledger wait in the journal for the database",
+    }
+    assert figure(away.client, "barprop_journal_rows_waiting") == 1
+
+    away.client.post("/v1/predict", json=markets[1])
+    assert problem(away.client.post("/v1/predict", json=markets[2]))["type"] == "/problems/unreachable"
+    full = away.client.get("/readyz")
+    assert (full.status_code, full.json()["status"]) == (503, "unready")
+    assert full.json()["checks"]["journal"] == "failed"
+    assert [doubt["reason"] for doubt in full.json()["reasons"]] == ["database", "journal_full"]
+    assert figure(away.client, "barprop_journal_rows_waiting") == 2
+
+    away.start()
+    until(lambda: away.client.get("/readyz").json()["checks"]["journal"] == "ok", 30)
+    assert away.client.get("/readyz").status_code == 200
+    assert figure(away.client, "barprop_journal_rows_waiting") == 0
+    assert figure(away.client, "barprop_journal_rows_refused_total") == 0
+
+
+def test_a_row_that_the_ledger_refuses_is_counted_and_waits_no_more(
+    engine: Engine, champion: int, clock: Clock, tmp_path: Path
+) -> None:
+    """As where a market is gone since a backup was put back."""
+    settings = store.settings.load(
+        database={"url": str(engine.url)}, service={"journal": tmp_path / "journal", "journal_rows": 1}
+    )
+    writer = sqlite3.connect(str(engine.url.database), isolation_level=None)
+    with TestClient(create_app(engine, settings, clock), base_url=HERE) as client:
+        writer.execute("BEGIN IMMEDIATE")
+        assert client.post("/v1/predict", json=ASK).json()["degraded"]
+        full = client.get("/readyz")  # the database answers, so that what is known to it goes on to be given
+        assert (full.status_code, full.json()["status"]) == (200, "degraded")
+        assert full.json()["checks"]["journal"] == "failed"
+        assert figure(client, "barprop_journal_rows_waiting") == 1
+        writer.execute("DELETE FROM markets")
+        writer.execute("COMMIT")
+        until(lambda: figure(client, "barprop_journal_rows_refused_total") == 1, 30)
+        until(lambda: figure(client, "barprop_journal_rows_waiting") == 0, 30)
+        assert client.get("/readyz").json()["checks"]["journal"] == "ok"
+    writer.close()
+    (aside,) = (tmp_path / "journal").rglob("refused")
+    assert len(aside.read_text().splitlines()) == 1
 
 
 def test_behind_a_writer_that_does_not_end_a_signal_goes_into_the_journal_and_stands(
