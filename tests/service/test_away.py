@@ -1,24 +1,33 @@
 """A database that goes away: what is known goes on to be answered, nothing is lost, and nobody starts anything again."""
 
+import queue
 import sqlite3
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
+import service.answers
 import store.bars
+import store.changes
 import store.database
 import store.markets
 import store.predictions
 import store.settings
 from model.artifact import Packed
 from model.bars import Market
+from service.answers import Answers
 from service.app import create_app
 from service.readiness import CHECKS
 from store.database import Engine
+from store.journal import Journal
+from store.settings import Settings
 from tests import postgres as real_postgres
 from tests.service.conftest import CLOSE, ETH, HERE, Clock, TestClient, add_version, bar, problem, walk
 from tests.waiting import until
@@ -214,3 +223,91 @@ def test_behind_a_writer_that_does_not_end_a_signal_goes_into_the_journal_and_st
             name: value for name, value in first.items() if name != "degraded"
         }
     writer.close()
+
+
+class HeldJournal(Journal):
+    """A journal whose deliveries stop before they begin and after they have ended, until they are let go on."""
+
+    def __init__(self, folder: Path, engine: Engine) -> None:
+        super().__init__(folder, engine, 100)
+        self._places: queue.Queue[str] = queue.Queue()
+        self._go_on = threading.Semaphore(0)
+        self._free = False
+
+    def deliver(self) -> int:
+        """Delivers what waits, in steps."""
+        self._stop_at("beginning")
+        delivered = super().deliver()
+        self._stop_at("end")
+        return delivered
+
+    def stopped_at(self) -> str:
+        """Where the delivery has stopped, once it has."""
+        return self._places.get(timeout=20)
+
+    def go_on(self) -> None:
+        """Lets it go on to where it stops next."""
+        self._go_on.release()
+
+    def free(self) -> None:
+        """Lets it stop no more."""
+        self._free = True
+        self._go_on.release()
+
+    def _stop_at(self, place: str) -> None:
+        if not self._free:
+            self._places.put(place)
+            assert self._go_on.acquire(timeout=60)
+
+
+@contextmanager
+def busy(engine: Engine) -> Iterator[None]:
+    """Another program writes to the database for as long as the block lasts."""
+    with closing(sqlite3.connect(str(engine.url.database), isolation_level=None)) as writer:
+        writer.execute("BEGIN IMMEDIATE")
+        yield
+        writer.execute("ROLLBACK")
+
+
+def test_what_is_put_off_while_the_journal_is_delivered_stands_until_it_is_delivered_itself(
+    engine: Engine,
+    champion: int,
+    packed: Packed,
+    settings: Settings,
+    clock: Clock,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(service.answers, "PATIENCE_SECONDS", 0.1)
+    second = Market("BTCUSDT", "1h")
+    bars = walk(seed=8)
+    store.bars.add(engine, second, bars, CLOSE)
+    with store.database.read(engine) as conn:
+        market_id = store.markets.need(conn, second).id
+    add_version(engine, market_id, packed, "champion")
+    journal = HeldJournal(tmp_path / "journal", engine)
+    with closing(store.changes.watch(engine)) as watch, ExitStack() as ending:
+        answers = Answers(engine, settings, watch, clock, journal)
+        with busy(engine):
+            assert answers.signal(ETH).id is None
+        answers.start()
+        ending.callback(answers.close)
+        ending.callback(journal.free)
+
+        assert journal.stopped_at() == "beginning"
+        journal.go_on()
+        assert journal.stopped_at() == "end"
+        with busy(engine):
+            given = answers.signal(second)
+        journal.go_on()
+        assert journal.stopped_at() == "beginning"  # of the next one: the one before has ended altogether
+        assert answers.signal(ETH).id is not None
+
+        newest = bars.tail(1).with_columns(pl.col("close", "high") * 1.01)
+        assert store.bars.add(engine, second, newest, clock.now).corrected == 1
+        with busy(engine):
+            assert answers.signal(second).document == given.document
+        journal.free()
+        until(lambda: answers.signal(second).id is not None)
+        document = answers.signal(second).document
+        assert document == {name: value for name, value in given.document.items() if name != "degraded"}
