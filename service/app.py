@@ -78,9 +78,14 @@ def create_app(engine: Engine, settings: Settings, clock: Clock | None = None) -
     demo's or the machine's."""
     watch = store.changes.watch(engine)
     clock = clock or store.clock.followed(watch)
-    journal = Journal(settings.service.journal, engine, settings.service.journal_rows)
     registry = CollectorRegistry()
     metrics.add_up(registry)
+    journal = Journal(
+        settings.service.journal,
+        engine,
+        settings.service.journal_rows,
+        metrics.JournalMetrics(registry).note,
+    )
     app = FastAPIOffline(
         title="Barprop",
         version=version("barprop"),
@@ -97,6 +102,7 @@ def create_app(engine: Engine, settings: Settings, clock: Clock | None = None) -
     app.state.overview = Overview(engine, settings.service.stale_after_timeframes)
     registry.register(metrics.DomainCollector(app.state.overview, clock))
     app.state.watch = watch
+    app.state.journal = journal
     app.state.answers = Answers(engine, settings, watch, clock, journal)
     app.state.keyring = Keyring(engine, watch.mark)
     app.state.broadcaster = Broadcaster(

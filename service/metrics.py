@@ -119,6 +119,29 @@ class StreamMetrics:
         )
 
 
+class JournalMetrics:
+    """Rows of the ledger that wait in the journal, and those of it that the ledger refused."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        own = counted_in(registry)
+        self._waiting = ProcessGauge(
+            "barprop_journal_rows_waiting",
+            "Rows of the ledger that wait in the journal for the database.",
+            registry=own,
+            multiprocess_mode="livesum",
+        )
+        self._refused = Counter(
+            "barprop_journal_rows_refused",
+            "Rows of the journal that the ledger refused, which were set aside in a file.",
+            registry=own,
+        )
+
+    def note(self, waiting: int, refused: int) -> None:
+        """So many wait now, and so many more were refused."""
+        self._waiting.set(waiting)
+        self._refused.inc(refused)
+
+
 def counted_in(registry: CollectorRegistry) -> CollectorRegistry | None:
     """The registry that a figure counted by this process belongs to; None where it is added up over processes."""
     return None if SHARED_FOLDER in os.environ else registry

@@ -1,5 +1,5 @@
 """Does this process live, can it answer, and is what it answers from in order? Add a doubt by adding a row to DOUBTS, or to
-OF_SCHEDULE where it is about no market."""
+OF_SCHEDULE where it is about no market. What is looked at without the database, the journal, is said while it is away too."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -14,6 +14,7 @@ from model.bars import iso
 from model.errors import Unreachable
 from service.deps import ClockDep, EngineDep, MarketDocument, machine_now
 from service.overview import MarketState, View
+from store.journal import Journal
 
 # The worker scores every few seconds: what waits this long waits for a worker that is not there.
 SCORED_WITHIN = timedelta(minutes=5)
@@ -22,7 +23,7 @@ SCORED_WITHIN = timedelta(minutes=5)
 # The worker gives a sign of life every few seconds: one that is silent for this long is not there.
 ALIVE_WITHIN = timedelta(seconds=30)
 
-Check = Literal["database", "schema", "champions", "schedule", "staleness"]
+Check = Literal["database", "schema", "champions", "schedule", "staleness", "journal"]
 CHECKS: tuple[Check, ...] = get_args(Check)
 Found = Literal[
     "ok", "degraded", "failed", "unknown"
@@ -139,11 +140,26 @@ OF_SCHEDULE: dict[str, Callable[[View, datetime], str | None]] = {
 }
 
 
+def _doubt(reason: str, detail: str) -> dict[str, Any]:
+    return {"reason": reason, "market": None, "detail": detail}
+
+
+def _of_journal(journal: Journal) -> tuple[Found, list[dict[str, Any]]]:
+    """What the check of the journal says, and why: rows that wait are safe, a full one takes no more."""
+    waiting, most = journal.waiting, journal.most_rows
+    if not waiting:
+        return "ok", []
+    detail = f"{waiting} of at most {most} rows of the ledger wait in the journal for the database"
+    full = waiting >= most
+    reason = "journal_full" if full else "journal_waiting"
+    return "failed" if full else "degraded", [_doubt(reason, detail)]
+
+
 def _of_schedule(view: View, now: datetime) -> Iterator[dict[str, Any]]:
     for reason, asks in OF_SCHEDULE.items():
         detail = asks(view, now)
         if detail is not None:
-            yield {"reason": reason, "market": None, "detail": detail}
+            yield _doubt(reason, detail)
 
 
 router = APIRouter(tags=["operations"])
@@ -162,34 +178,35 @@ def readyz(request: Request, response: Response, engine: EngineDep, clock: Clock
     """503 only where this process cannot answer; else 200, and `degraded` with each reason named.
 
     Whether it can answer is asked now; the reasons may be 5 s old. While the database is away it answers from memory,
-    if it has any Signal there.
+    if it has any Signal there and its journal takes what is answered anew.
     """
     if request.app.state.stopping:
-        return _unready(response, "stopping", "the service is being stopped", {})
+        return _unready(response, [_doubt("stopping", "the service is being stopped")], {})
+    journal, waits = _of_journal(request.app.state.journal)
     try:
         if not store.database.at_head(engine):
             detail = "the database's schema is not this program's: run `barprop db upgrade`"
-            return _unready(response, "schema", detail, {"database": "ok", "schema": "failed"})
+            found: dict[Check, Found] = {"database": "ok", "schema": "failed"}
+            return _unready(response, [_doubt("schema", detail)], found)
         view = request.app.state.overview.view()
         reasons = [*_of_schedule(view, machine_now()), *doubts(view.markets, Moment(clock(), view.replay))]
     except Unreachable as error:
-        if request.app.state.answers.holds_any():
-            return _away(str(error))
-        return _unready(response, "database", str(error), {"database": "failed"})
-    checks: dict[Check, Found] = dict.fromkeys(CHECKS, "ok")
+        found = {"database": "failed", "journal": journal}
+        reasons = [_doubt("database", str(error)), *waits]
+        if journal == "failed" or not request.app.state.answers.holds_any():
+            return _unready(response, reasons, found)
+        return {"status": "degraded", "reasons": reasons, "checks": _checks(found)}
+    checks: dict[Check, Found] = {**dict.fromkeys(CHECKS, "ok"), "journal": journal}
     for doubt in reasons:
         checks[DOUBTS[doubt["reason"]].check if doubt["reason"] in DOUBTS else "schedule"] = "degraded"
+    reasons += waits
     return {"status": "degraded" if reasons else "ok", "reasons": reasons, "checks": checks}
 
 
-def _away(detail: str) -> dict[str, Any]:
-    reasons = [{"reason": "database", "market": None, "detail": detail}]
-    return {"status": "degraded", "reasons": reasons, "checks": _checks({"database": "failed"})}
-
-
-def _unready(response: Response, reason: str, detail: str, found: Mapping[Check, Found]) -> dict[str, Any]:
+def _unready(
+    response: Response, reasons: list[dict[str, Any]], found: Mapping[Check, Found]
+) -> dict[str, Any]:
     response.status_code = 503
-    reasons = [{"reason": reason, "market": None, "detail": detail}]
     return {"status": "unready", "reasons": reasons, "checks": _checks(found)}
 
 

@@ -32,7 +32,7 @@ READING = frozenset({"GET", "HEAD", "OPTIONS"})
 # First row that fits; of what no row names, reading needs `read`, the rest `admin`.
 SCOPES: tuple[tuple[str, re.Pattern[str], str], ...] = (
     ("GET", re.compile(r"/v1/(keys|audit)"), "admin"),
-    ("GET", re.compile(r"/v1/signals/[^/]+/[^/]+"), "predict"),  # it may write the ledger
+    ("GET", re.compile(r"/v1/signals(/[^/]+/[^/]+)?"), "predict"),  # they have answers made, for the ledger
     ("POST", re.compile(r"/v1/predict(/batch)?"), "predict"),
     ("POST", re.compile(r"/v2/models/[^/]+(/versions/[^/]+)?/infer"), "predict"),
     ("POST", re.compile(r"/v1/(bars|backfills)"), "ingest"),

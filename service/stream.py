@@ -14,7 +14,7 @@ from typing import Annotated
 from anyio import to_thread
 from fastapi import APIRouter, Header, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
-from pydantic import Field, JsonValue
+from pydantic import BeforeValidator, Field, JsonValue
 from starlette.types import Message, Receive, Scope, Send
 
 import model.bars
@@ -89,6 +89,8 @@ class Stream(StreamingResponse):
 
 
 EventId = Annotated[int, Field(ge=0, le=2**31 - 1)]
+# one who has no last id need not send any, but some send it empty
+LastEventId = Annotated[EventId | None, BeforeValidator(lambda sent: sent or None)]
 
 router = APIRouter(prefix="/v1", tags=["predictions"])
 
@@ -115,7 +117,7 @@ async def signals(
         EventId | None, Query(description="Begin after this event; `Last-Event-ID` counts more.")
     ] = None,
     last_event_id: Annotated[
-        EventId | None, Header(description="The last event seen: those after it are sent first.")
+        LastEventId, Header(description="The last event seen: those after it are sent first. Empty: none.")
     ] = None,
 ) -> Response:
     """Every Signal as it is put into the ledger, of one market or of all, as server-sent events.

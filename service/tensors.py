@@ -16,7 +16,7 @@ import numpy as np
 from fastapi import Response
 from fastapi.exceptions import RequestValidationError
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from model.errors import BadInput
 
@@ -25,6 +25,8 @@ BINARY = "application/octet-stream"
 EXTENSION = "binary_tensor_data"
 # Tensors of numbers that are read and written; BYTES, which are texts here, are only written.
 DTYPES: dict[str, np.dtype[Any]] = {"FP32": np.dtype("<f4"), "FP64": np.dtype("<f8")}
+
+EXAMPLE_BAR: list[JsonValue] = [1719788400000000, 3435.1, 3442.0, 3430.4, 3438.2, 1250.4]
 
 Numbers = NDArray[np.floating[Any]]
 Values = NDArray[np.float64] | list[str]
@@ -46,7 +48,7 @@ class RequestInput(Wire):
     )
     datatype: str = Field(examples=["FP64"])
     parameters: Parameters | None = None
-    data: Any = Field(None, examples=[[1719788400000000, 3435.1, 3442.0, 3430.4, 3438.2, 1250.4]])
+    data: Any = Field(None, examples=[EXAMPLE_BAR])
 
 
 class RequestOutput(Wire):
@@ -58,6 +60,14 @@ class RequestOutput(Wire):
 
 class InferenceRequest(Wire):
     """What is asked: all inputs of the model, and the outputs that are wanted; all, where none is named."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"inputs": [{"name": "bars", "shape": [1, 6], "datatype": "FP64", "data": EXAMPLE_BAR}]}
+            ]
+        }
+    )
 
     id: str | None = None
     parameters: Parameters | None = None

@@ -5,7 +5,7 @@ transaction that turns into a write fails at once in spite of the timeout.
 """
 
 import itertools
-import select
+import selectors
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -101,7 +101,7 @@ def _postgresql(address: URL) -> Engine:
         """Asks a connection whether it is still there, unless it was used just now and nothing has come by it since: a
         server that goes says so."""
         idle = time.monotonic() - record.info.get("used", time.monotonic())
-        if idle < IDLE_SECONDS and not select.select([connection], [], [], 0)[0]:
+        if idle < IDLE_SECONDS and not _has_news(connection):
             return
         try:
             engine.dialect.do_ping(connection)
@@ -109,6 +109,13 @@ def _postgresql(address: URL) -> Engine:
             raise DisconnectionError from error  # the pool takes another one
 
     return engine
+
+
+def _has_news(connection: Any) -> bool:
+    """Whether anything has come by a connection that asks for nothing."""
+    with selectors.DefaultSelector() as selector:  # no bare select: it takes no large numbers
+        selector.register(connection, selectors.EVENT_READ)
+        return bool(selector.select(0))
 
 
 def _sqlite(address: URL) -> Engine:

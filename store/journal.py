@@ -12,7 +12,7 @@ import logging
 import os
 import threading
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
@@ -34,12 +34,20 @@ _MOMENT, _BYTES = "moment", "bytes"
 class Journal:
     """The journal of one process. Safe for threads."""
 
-    def __init__(self, folder: Path, engine: Engine, most_rows: int) -> None:
-        """Of the database of `engine`, in a folder of its own under `folder`; nothing is made before the first row."""
+    def __init__(
+        self,
+        folder: Path,
+        engine: Engine,
+        most_rows: int,
+        note: Callable[[int, int], None] = lambda waiting, refused: None,
+    ) -> None:
+        """Of the database of `engine`, in a folder of its own under `folder`; nothing is made before the first row. `note`
+        is told how many rows wait, and how many more the ledger has refused, whenever either may have changed."""
         named = hashlib.sha256(store.database.shown(str(engine.url)).encode()).hexdigest()[:16]
         self._folder = folder / named
         self._engine = engine
-        self._most_rows = most_rows
+        self.most_rows = most_rows
+        self._note = note
         self._lock = threading.Lock()
         self._file: IO[bytes] | None = None
         self._rows: dict[tuple[Any, ...], Mapping[str, Any]] = {}  # as they wait, by what they answer
@@ -56,9 +64,9 @@ class Journal:
         with self._lock:
             if answers in self._rows:
                 return
-            if len(self._rows) >= self._most_rows:
+            if len(self._rows) >= self.most_rows:
                 raise Unreachable(
-                    f"the database does not answer, and the journal is full: {self._most_rows} rows wait for it"
+                    f"the database does not answer, and the journal is full: {self.most_rows} rows wait for it"
                 )
             try:
                 self._write(_line(row), micros(row["served_at"]))
@@ -67,6 +75,7 @@ class Journal:
                     f"the database does not answer, and the journal in {self._folder} cannot be written: {error.strerror}"
                 ) from error
             self._rows[answers] = row
+            self._note(len(self._rows), 0)
 
     def deliver(self) -> int:
         """Puts what waits into the ledger, in its order, and what killed processes left before it; says how many rows
@@ -79,6 +88,7 @@ class Journal:
         with self._lock:
             for answers in rows:
                 del self._rows[answers]
+            self._note(len(self._rows), 0)
             if self._file is not None and not self._rows:  # else it is emptied next time: twice is once
                 _empty(self._file)
         return delivered + len(rows)
@@ -148,6 +158,7 @@ class Journal:
                 aside.write(_line(row))
                 aside.flush()
                 os.fsync(aside.fileno())
+            self._note(self.waiting, 1)
             log.error("the ledger refuses a row of the journal; it was set aside in %s", self._folder)
 
 

@@ -145,18 +145,33 @@ def test_every_setting_is_documented_with_its_default() -> None:
             assert documented[name] == expected, name
 
 
-def commands(command: Any, words: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
-    """The words of every command."""
+def commands(command: Any, words: str) -> Iterator[tuple[str, Any]]:
+    """Every command by its words."""
     if hasattr(command, "commands"):
         for name, inner in command.commands.items():
-            yield from commands(inner, (*words, name))
+            yield from commands(inner, f"{words} {name}")
     else:
-        yield words
+        yield words, command
+
+
+EVERY_COMMAND = dict(commands(typer.main.get_command(service.cli.app), "barprop"))
 
 
 def test_every_command_is_documented_and_no_other() -> None:
-    actual = {" ".join(words) for words in commands(typer.main.get_command(service.cli.app), ("barprop",))}
-    assert {name for name in rows(COMMANDS) if name.startswith("barprop")} == actual
+    table, _, _ = COMMANDS.partition("\n## Options")
+    assert {name for name in rows(table) if name.startswith("barprop")} == set(EVERY_COMMAND)
+
+
+def test_every_option_is_documented_as_its_help_has_it_and_no_other() -> None:
+    documented = re.findall(r"^\| `(barprop [^`]+)` \| `(--[^`]+)` \| (.+) \|$", COMMANDS, re.MULTILINE)
+    options = [
+        (words, "/".join([*each.opts, *each.secondary_opts]), each.help)
+        for words, command in EVERY_COMMAND.items()
+        for each in command.params
+        if each.param_type_name == "option" and not each.hidden
+    ]
+    assert documented == [option for option in options if option[1] != "--json"]
+    assert {words for words, name, _ in options if name == "--json"} == set(EVERY_COMMAND)
 
 
 def test_every_exit_code_is_documented() -> None:

@@ -69,7 +69,9 @@ class Reader:
 
 
 @contextmanager
-def reading(url: str, query: str = "", last: int | None = None, key: str | None = None) -> Iterator[Reader]:
+def reading(
+    url: str, query: str = "", last: int | str | None = None, key: str | None = None
+) -> Iterator[Reader]:
     """A reader of the stream, which it has opened; it goes when the block is left."""
     headers = {} if last is None else {"last-event-id": str(last)}
     headers |= {} if key is None else {"authorization": f"Bearer {key}"}

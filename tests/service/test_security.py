@@ -40,7 +40,7 @@ NEEDED = {
     ("POST", "/v1/predict"): "predict",
     ("POST", "/v1/predict/batch"): "predict",
     ("GET", "/v1/predictions"): "read",
-    ("GET", "/v1/signals"): "read",
+    ("GET", "/v1/signals"): "predict",
     ("GET", "/v1/signals/ETHUSDT/1h"): "predict",
     ("GET", "/v1/markets"): "read",
     ("GET", "/v1/markets/ETHUSDT/1h/breaks"): "read",

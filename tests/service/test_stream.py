@@ -19,6 +19,7 @@ import store.clock
 import store.database
 import store.keys
 import store.markets
+import store.predictions
 import store.settings
 from model.artifact import Packed
 from model.bars import Market
@@ -30,7 +31,7 @@ from store import tables
 from store.database import Engine
 from store.settings import Settings
 from tests.processes import first_document, started
-from tests.service.conftest import BARS, CLOSE, ETH, HERE, Clock, TestClient, add_version, problem, walk
+from tests.service.conftest import BARS, CLOSE, ETH, Clock, TestClient, add_version, problem, walk
 from tests.service.streams import Reader, listening, push, reading
 from tests.waiting import until
 
@@ -204,10 +205,31 @@ def test_where_a_reader_is_is_told_before_the_first_event(
             assert reader.all(1) == ids[2:]
 
 
+def test_an_empty_last_event_id_is_none_and_one_that_is_no_id_is_refused(
+    app: FastAPI, engine: Engine, market_id: int
+) -> None:
+    ids = put(engine, market_id, 3)
+    with listening(app) as url:
+        with reading(url, last="") as reader:
+            until(lambda: reader.last_id is not None)
+            assert reader.last_id == ids[-1]
+        with reading(url, f"?after={ids[0]}", last="") as reader:
+            assert reader.all(2) == ids[1:]
+        refused = httpx.get(f"{url}/v1/signals", headers={"last-event-id": "none"})
+        assert problem(refused)["errors"] == [
+            {
+                "field": "last-event-id",
+                "message": "Input should be a valid integer, unable to parse string as an integer",
+            }
+        ]
+
+
 @pytest.mark.parametrize(
     ("query", "headers", "status", "said"),
     [
         ("", {"last-event-id": "abc"}, 422, "last-event-id"),
+        ("", {"last-event-id": "1.5"}, 422, "last-event-id"),
+        ("", {"last-event-id": "99999999999999"}, 422, "last-event-id"),
         ("", {"last-event-id": "-1"}, 422, "last-event-id"),
         ("?after=99999999999999", {}, 422, "after"),
         ("?after=5", {}, 422, "no event 5 yet"),
@@ -305,7 +327,7 @@ def test_a_market_that_cannot_be_answered_stops_no_other(
 
 def test_a_revoked_key_ends_its_streams(engine: Engine, settings: Settings, clock: Clock) -> None:
     with store.database.write(engine) as conn:
-        _, secret = store.keys.create(conn, "bot", ("read",), machine_now())
+        _, secret = store.keys.create(conn, "bot", ("predict",), machine_now())
     app = create_app(engine, changed(settings, require_keys=True), clock)
     with listening(app) as url, reading(url, key=secret) as reader:
         with store.database.write(engine) as conn:
@@ -432,19 +454,23 @@ def test_no_such_market_has_no_signal(client: TestClient) -> None:
     assert problem(client.get("/v1/signals/ETHUSDT/7x"))["type"] == "/problems/bad-input"
 
 
-def test_the_newest_signal_needs_the_right_to_predict(
+def test_what_has_answers_made_needs_the_right_to_predict(
     engine: Engine, settings: Settings, clock: Clock, market_id: int
 ) -> None:
     app = create_app(engine, changed(settings, require_keys=True), clock)
     with store.database.write(engine) as conn:
         _, reads = store.keys.create(conn, "reader", ("read",), machine_now())
         _, predicts = store.keys.create(conn, "bot", ("predict",), machine_now())
-    with TestClient(app, base_url=HERE) as client:
-        codes = [
-            client.get("/v1/signals/ETHUSDT/1h", headers={"authorization": f"Bearer {key}"}).status_code
-            for key in (reads, predicts)
-        ]
-    assert codes == [403, 200]
+    with listening(app) as url:
+        for place in ("/v1/signals", "/v1/signals/ETHUSDT/1h"):
+            refused = httpx.get(f"{url}{place}", headers={"authorization": f"Bearer {reads}"})
+            assert problem(refused)["type"] == "/problems/missing-scope"
+        with store.database.read(engine) as conn:
+            assert store.predictions.page(conn) == []
+        with reading(url, key=predicts) as reader:
+            told = reader.next()
+        newest = httpx.get(f"{url}/v1/signals/ETHUSDT/1h", headers={"authorization": f"Bearer {predicts}"})
+    assert told["reason"] == newest.json()["reason"] == "no_model"
 
 
 def test_the_stream_is_documented(client: TestClient) -> None:

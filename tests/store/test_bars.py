@@ -375,8 +375,8 @@ def test_a_month_is_read_by_a_time_if_and_only_if_it_has_closed_by_then(
     months = synthetic.bars(len(stamps)).with_columns(ts=pl.Series(stamps, dtype=BAR_SCHEMA["ts"]))
     with db.write(engine) as conn:  # as they are: bars so close to each other are refused
         row = store.markets.ensure(conn, market, NOW)
-        unkept = months.with_columns(pl.col("ts").dt.epoch("us"))
-        store.bars._insert(conn, row.id, unkept, [0] * len(unkept), NOW)
+        opened = months["ts"].dt.epoch("us").to_list()
+        store.bars._insert(conn, row.id, opened, months, [0] * len(months), NOW)
     near = data.draw(st.sampled_from(stamps).map(month_later))
     for at in (near, near - timedelta(microseconds=1), near + timedelta(hours=9)):
         past = [ts for ts in stamps if month_later(ts) <= at]

@@ -163,10 +163,13 @@ def test_a_row_that_the_ledger_refuses_is_set_aside_and_holds_up_no_other(
 ) -> None:
     market_id = ingest(database, BARS)
     gone, good = rows(database, market_id + 999, 1)[0], rows(database, market_id, 1)[0]
-    journal = Journal(tmp_path, database, 10)
+    noted: list[tuple[int, int]] = []
+    journal = Journal(tmp_path, database, 10, lambda waiting, refused: noted.append((waiting, refused)))
     journal.append(gone)
     journal.append(good)
+    assert noted == [(1, 0), (2, 0)]
     assert journal.deliver() == 2
+    assert noted[2:] == [(2, 1), (0, 0)]
     assert journal.waiting == 0
     assert len(ledger(database)) == 1
     (aside,) = tmp_path.rglob("refused")
