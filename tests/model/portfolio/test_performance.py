@@ -1,5 +1,12 @@
-"""The figures of a performance: against empyrical, and against what a loop over the equity finds."""
+"""The figures of a performance: against empyrical and quantstats, and against what a loop over the equity finds.
 
+Where quantstats differs: its value at risk is a normal's, so that ours is taken out of its ratio of outliers; its expected
+shortfall counts all that tie with the quantile; a trade that earns nothing is none to it; a profit factor without a loss
+is infinite or 0; and its exposure is in whole per cent, rounded up. Its Monte Carlo only permutes returns, which has
+nothing to say about ours.
+"""
+
+from types import ModuleType
 from typing import Any
 
 import empyrical
@@ -51,6 +58,124 @@ def test_the_figures_are_those_of_empyrical(n: int, seed: int, per_year: float) 
     }
     for name, value in expected.items():
         assert getattr(said, name) == pytest.approx(value, rel=1e-9), name
+
+
+@pytest.fixture(scope="module")
+def quantstats() -> ModuleType:
+    return pytest.importorskip("quantstats.stats", reason="needs quantstats, which CI installs")  # type: ignore[no-any-return]
+
+
+def by_day(net_return: Any) -> "pd.Series[float]":
+    """As quantstats takes returns: of days, though each may stand for a bar of any length."""
+    return pd.Series(net_return, index=pd.date_range("1990-01-01", periods=len(net_return)), dtype=float)
+
+
+@pytest.mark.parametrize("per_year", [8_766.0, 252.0])
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("n", [3_000, 1_001, 61])
+def test_the_figures_are_those_of_quantstats(
+    quantstats: ModuleType, n: int, seed: int, per_year: float
+) -> None:
+    traded = walk(n, seed, per_year)
+    said, returns = performance.measure(traded), by_day(traded.net_return)
+    expected = {
+        "net_return": quantstats.comp(returns),
+        "cagr_annual": quantstats.cagr(returns, periods=per_year),
+        "volatility_annual": quantstats.volatility(returns, periods=per_year),
+        "sharpe_annual": quantstats.sharpe(returns, periods=per_year),
+        "sortino_annual": quantstats.sortino(returns, periods=per_year),
+        "calmar_annual": quantstats.calmar(returns, periods=per_year),
+        "max_drawdown": -quantstats.max_drawdown(returns),
+        "tail_ratio_bar": quantstats.tail_ratio(returns),
+        "var_95_bar": quantstats.outlier_loss_ratio(returns, 0.05) * quantstats.avg_loss(returns),
+        "es_95_bar": quantstats.expected_shortfall(returns, method="historical"),
+    }
+    for name, value in expected.items():
+        assert getattr(said, name) == pytest.approx(value, rel=1e-9), name
+    trades = by_day(traded.trades.net_return)
+    assert said.hit_rate == pytest.approx(quantstats.win_rate(trades))
+    assert said.profit_factor == pytest.approx(quantstats.profit_factor(trades))
+    assert said.expectancy == pytest.approx(quantstats.avg_return(trades))
+    free = walk(n, seed, per_year, FREE)
+    assert np.ceil(performance.measure(free).exposure * 100) / 100 == quantstats.exposure(
+        by_day(free.net_return)
+    )
+
+
+def test_the_length_of_the_largest_drawdown_is_that_of_quantstats(quantstats: ModuleType) -> None:
+    """Theirs are the days below the peak: one less where it is regained. A day of 0 before all is where ours starts."""
+    regained = []
+    for seed in range(40):
+        traded = walk(200, seed, costs=FREE)
+        below = quantstats.to_drawdown_series(by_day([0.0, *traded.net_return]))
+        found = quantstats.drawdown_details(below)
+        deepest = found.loc[found["max drawdown"].idxmin()]
+        regained.append(deepest["end"] != below.index[-1].strftime("%Y-%m-%d"))
+        said = performance.measure(traded)
+        assert said.max_drawdown_bars == deepest["days"] + regained[-1], seed
+        assert said.max_drawdown == pytest.approx(-deepest["max drawdown"] / 100, rel=1e-9), seed
+    assert 5 < sum(regained) < 35
+
+
+sixty_fourths = st.integers(-63, 63).map(lambda k: k / 64)  # whose sums with 1 are not rounded
+
+
+@given(st.lists(sixty_fourths, min_size=1, max_size=50))
+@settings(deadline=None)
+def test_the_figures_of_trades_are_those_of_quantstats(quantstats: ModuleType, earned: list[float]) -> None:
+    """A bar each, with one without a position after it."""
+    n = 2 * len(earned)
+    position, returns = np.resize([1.0, 0.0], n), np.full(n, 0.25)
+    returns[::2] = earned
+    said = performance.measure(trading.trade(position, returns, HOUR * n, FREE))
+    trades, moving = by_day(earned), sum(each != 0 for each in earned)
+    assert said.hit_rate is not None
+    assert said.expectancy is not None
+    if moving:
+        assert said.hit_rate * len(earned) == pytest.approx(quantstats.win_rate(trades) * moving)
+        mean = quantstats.avg_return(trades) * moving / len(earned)
+        assert said.expectancy == pytest.approx(mean, abs=1e-15)
+    else:
+        assert (said.hit_rate, said.expectancy) == (0, 0)
+    factor = quantstats.profit_factor(trades, prepare_returns=False)
+    if said.profit_factor is None:
+        assert factor == (np.inf if moving else 0)
+    else:
+        assert said.profit_factor == pytest.approx(factor)
+
+
+@given(st.lists(sixty_fourths, min_size=1, max_size=60, unique=True))
+@settings(deadline=None)
+def test_the_figures_of_few_bars_are_those_of_quantstats(quantstats: ModuleType, held: list[float]) -> None:
+    traded = trading.trade(np.ones(len(held)), np.array(held), HOUR * len(held), FREE)
+    said, returns = performance.measure(traded), by_day(held)
+    per_year = YEAR / HOUR
+    assert said.es_95_bar == pytest.approx(quantstats.expected_shortfall(returns, method="historical"))
+    assert said.max_drawdown == pytest.approx(-quantstats.max_drawdown(returns), abs=1e-12)
+    ratio = quantstats.tail_ratio(returns)
+    assert said.tail_ratio_bar == (None if np.isnan(ratio) else pytest.approx(ratio))
+    if min(held) < 0:
+        var = quantstats.outlier_loss_ratio(returns, 0.05) * quantstats.avg_loss(returns)
+        assert said.var_95_bar == pytest.approx(var, abs=1e-15)
+        assert said.sortino_annual == pytest.approx(quantstats.sortino(returns, periods=per_year), abs=1e-9)
+    if said.cagr_annual is not None:
+        cagr = quantstats.cagr(returns, periods=per_year)
+        assert said.cagr_annual == pytest.approx(cagr, rel=1e-9, abs=1e-12)
+        if min(held) < 0:
+            calmar = quantstats.calmar(returns, periods=per_year)
+            assert said.calmar_annual == pytest.approx(calmar, rel=1e-9, abs=1e-12)
+
+
+def test_ruin_is_that_of_quantstats(quantstats: ModuleType) -> None:
+    traded = trading.trade(np.full(4, -1.0), np.array([0.1, 1.5, -0.5, -0.5]), YEAR, FREE)
+    said, returns = performance.measure(traded), by_day(traded.net_return)
+    for name, value in {
+        "net_return": quantstats.comp(returns),
+        "cagr_annual": quantstats.cagr(returns, periods=4),
+        "calmar_annual": quantstats.calmar(returns, periods=4),
+        "max_drawdown": -quantstats.max_drawdown(returns),
+    }.items():
+        assert getattr(said, name) == value == (1 if name == "max_drawdown" else -1), name
 
 
 def longest(equity: list[float]) -> tuple[float, int]:
