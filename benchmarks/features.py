@@ -31,7 +31,7 @@ import store.markets
 from benchmarks import ingest, report
 from benchmarks.report import Row
 from model.bars import Bars, Market, timeframe
-from model.features import HISTORY, WARMUP, FeatureSet, frames, last_row, rows
+from model.features import HISTORY, WARMUP, FeatureSet, columns, frames, last_row, rows
 
 ROWS, QUICK_ROWS = 1_000_000, 100_000
 NEW_BARS = 200
@@ -145,7 +145,7 @@ def new_bar(file: Path) -> dict[str, float]:
 
 def at_once(bars: Bars) -> pl.DataFrame:
     """The 60 of every bar, unanchored."""
-    frame = frames.with_base(bars, MINUTE)
+    frame = columns.with_base(bars, MINUTE)
     return frame.select(feature.expr.cast(pl.Float32).alias(feature.name) for feature in SIXTY.features)
 
 

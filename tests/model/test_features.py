@@ -163,7 +163,7 @@ def test_dust_after_floods_of_volume_leaves_features_in_bounds(seed: int) -> Non
     found = rows(bars, HOUR, EVERY)
     assert np.isfinite(found.X).all()
     assert np.abs(found.X).max() <= columns.CLIP
-    relative = frames.with_base(bars, HOUR)["relative_volume"]
+    relative = columns.with_base(bars, HOUR)["relative_volume"]
     assert relative.is_between(0, columns.VOLUME_WINDOW * (1 + 1e-9)).all()
 
 
