@@ -31,7 +31,7 @@ import store.markets
 from benchmarks import ingest, report
 from benchmarks.report import Row
 from model.bars import Bars, Market, timeframe
-from model.features import HISTORY, WARMUP, FeatureSet, columns, frames, last_row, rows
+from model.features import HISTORY, WARMUP, FeatureSet, columns, last_row, rows
 
 ROWS, QUICK_ROWS = 1_000_000, 100_000
 NEW_BARS = 200

@@ -6,6 +6,7 @@ A bar is named by its open time `ts`; it is known at its close, `ts + timeframe`
 
 import math
 import re
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -150,8 +151,8 @@ _RULES: dict[str, Callable[[_Rows, int], NDArray[np.bool_]]] = {
 
 
 def _rows(frame: pl.DataFrame, frame_timeframe: Timeframe) -> _Rows:
-    ts = frame["ts"].dt.epoch("us")
-    opened = (ts.fill_null(NO_TIME) if ts.null_count() else ts).to_numpy()
+    ts = frame["ts"]
+    opened = ts.to_physical().fill_null(NO_TIME).to_numpy() if ts.null_count() else as_micros(ts)
     if frame_timeframe.every.endswith("mo"):
         closes = frame.select(frame_timeframe.closes(pl.col("ts")).dt.epoch("us").fill_null(0)).to_series()
         closed = closes.to_numpy()
@@ -265,8 +266,16 @@ def overlap(ts: NDArray[np.int64], kept: NDArray[np.int64], bars_timeframe: Time
 
 def gaps(bars: Bars, bars_timeframe: Timeframe) -> int:
     """How many steps between neighbouring bars are longer than 1.5 timeframes."""
-    steps = np.diff(bars["ts"].dt.epoch("us").to_numpy())
+    if len(bars) < 2:
+        return 0
+    steps = np.diff(as_micros(bars["ts"]))
     return int(np.count_nonzero(steps > 1.5 * (bars_timeframe.length // _MICROSECOND)))
+
+
+def as_micros(moments: pl.Series) -> Int64:
+    """Moments (n,), of which none is missing, in microseconds since 1970 UTC."""
+    counted: Int64 = moments.to_physical().to_numpy()  # what a `dt` would do first goes through an expression
+    return counted
 
 
 def utc(moment: datetime) -> datetime:
@@ -287,12 +296,12 @@ def stale_from(opens: pl.Series, bars_timeframe: Timeframe, after_timeframes: fl
     times from this place in the week is a usual one, and a next close as far away as the longest of them is not late.
     A weekend excuses nothing on a Wednesday.
     """
-    ts = opens.dt.epoch("us").to_numpy()
+    ts = as_micros(opens)
     apart = (ts[:-1] - ts[-1]) % WEEK
     here = np.minimum(apart, WEEK - apart) <= CLOCK_CHANGE
     length = bars_timeframe.length // timedelta(microseconds=1)
-    steps, times = np.unique(_in_whole(np.diff(ts)[here], length), return_counts=True)
-    usual = int(steps[times >= HABIT].max(initial=1))
+    steps = Counter(_in_whole(np.diff(ts)[here], length).tolist())
+    usual = max((step for step, times in steps.items() if times >= HABIT), default=1)
     return bars_timeframe.close_of(opens[-1]) + (usual + after_timeframes - 1) * bars_timeframe.length
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from model.bars import CLOCK_CHANGE, HABIT, WEEK, Bars, Timeframe, iso
+from model.bars import CLOCK_CHANGE, HABIT, WEEK, Bars, Timeframe, as_micros, iso
 from model.features.columns import LEAST_VOLATILITY, LONG_WINDOW, SCALE_WINDOW, WARMUP
 
 Bools = NDArray[np.bool_]
@@ -115,7 +115,7 @@ class Breaks:
 
 def find(bars: Bars, timeframe: Timeframe, jump_z: float = JUMP_Z) -> Breaks:
     """The breaks of these bars. Of a history that is cut at its front, those behind its first LOOKBACK bars are the same."""
-    ts = bars["ts"].dt.epoch("us").to_numpy()
+    ts = as_micros(bars["ts"])
     missing, jump = _gaps(ts, timeframe), _jumps(bars["close"], jump_z)
     for array in (missing, jump):
         array.flags.writeable = False

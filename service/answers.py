@@ -21,8 +21,7 @@ import store.database
 import store.forecasts
 import store.markets
 import store.predictions
-import store.recent
-from model.bars import Bars, Market
+from model.bars import Market
 from model.errors import Unreachable
 from model.predictions import Abstention, Signal
 from store.changes import Watch
@@ -72,7 +71,7 @@ class Answers:
     ) -> None:
         self.versions: Versions = {}
         self.terms = store.forecasts.terms(settings)
-        self._recent: Recent = {}
+        self.recent: Recent = {}
         self._engine, self._watch, self._clock, self._journal = engine, watch, clock, journal
         self._kept: dict[tuple[str, str], Answered] = {}
         self._away: dict[tuple[str, str], Answered] = {}  # made while the database was
@@ -115,13 +114,9 @@ class Answers:
         """As `signal`, of a market that has just moved: nothing in memory can be good."""
         return self._made(market, self._clock())
 
-    def grew(self, market: Market, changes: int, bars: Bars) -> None:
-        """Notes that these bars, and nothing else, have moved the mark of a market to `changes`."""
-        store.recent.grew(self._recent, market, changes, bars)
-
     def _made(self, market: Market, now: datetime) -> Answered:
         try:
-            made = store.predictions.make(self._engine, market, now, self.versions, self.terms, self._recent)
+            made = store.predictions.make(self._engine, market, now, self.versions, self.terms, self.recent)
         except Unreachable:
             return self._known(market)
         try:

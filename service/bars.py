@@ -1,6 +1,5 @@
 """Push bars in, and read them back."""
 
-from functools import partial
 from typing import Any
 
 import msgspec
@@ -147,8 +146,7 @@ def _keep(request: Request, market: Market, given: pl.DataFrame) -> dict[str, An
     def noted(conn: Connection, counts: dict[str, int]) -> None:
         store.audit.note(conn, actor, "bars.push", str(market), counts, machine_now())
 
-    grew = partial(state.answers.grew, market)
-    report = store.bars.add(state.engine, market, given, state.clock(), noted, grew)
+    report = store.bars.add(state.engine, market, given, state.clock(), noted, state.answers.recent)
     if report.added or report.corrected:
         state.broadcaster.stir(market)
     return report.document()

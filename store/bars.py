@@ -16,10 +16,12 @@ from sqlalchemy import BigInteger, Connection, Select, bindparam, column, func, 
 
 import model.bars
 import store.markets
+import store.recent
 from model.bars import TS, Bars, Market, Rejection, Timeframe, iso
 from model.errors import BadBars
 from store import database
 from store.database import Engine
+from store.recent import Recent
 from store.tables import EPOCH, MICROSECOND, bars, markets, micros
 
 # Rows of one transaction: a kill loses at most those, and nobody else waits long.
@@ -29,7 +31,6 @@ FEW_ROWS = 500
 
 Rows = NDArray[np.void]  # of the columns asked for, by name
 Noted = Callable[[Connection, dict[str, int]], None]
-Grew = Callable[[int, Bars], None]
 
 VALUES = ("open", "high", "low", "close", "volume")
 _INSERTED = ("market_id", "ts", "revision", *VALUES, "recorded_at")
@@ -72,12 +73,12 @@ def add(
     frame: pl.DataFrame,
     now: datetime,
     noted: Noted | None = None,
-    grew: Grew | None = None,
+    recent: Recent | None = None,
 ) -> IngestReport:
     """Keeps the bars of `frame` (BAR_SCHEMA, any order) that are sound and closed by `now`; twice is once.
 
-    `noted` is called in each transaction that changes something, with how many rows it adds and corrects; `grew` after
-    each that added bars and did nothing else, with the mark of the market that it led to, and them.
+    `noted` is called in each transaction that changes something, with how many rows it adds and corrects. Newest bars
+    that `recent` has need not be read, and it learns of those that come after them.
 
     All rows are judged before the first is kept; then they are committed in chunks of CHUNK_ROWS, less those that
     `overlap` a kept bar. Raises BadBars where there is nothing to keep, and leaves nothing then, not even the market.
@@ -88,11 +89,14 @@ def add(
         raise BadBars(_refusal(rejected))
     chunks = []
     for chunk in sound.iter_slices(CHUNK_ROWS):
+        mark = None if recent is None else store.recent.mark_before(recent, market, chunk, timeframe.length)
         with database.write(engine) as conn:
-            row = store.markets.ensure(conn, market, now)
-            kept = _add(conn, row.id, chunk, timeframe, now, noted)
-        if grew is not None and kept.added == len(chunk):
-            grew(kept.changes, chunk)
+            kept = None if mark is None else _add_later(conn, market, mark, chunk, now, noted)
+            if kept is None:
+                row = store.markets.ensure(conn, market, now)
+                kept = _add(conn, row.id, chunk, timeframe, now, noted)
+        if recent is not None and kept.added == len(chunk):
+            store.recent.grew(recent, market, kept.changes, chunk)
         chunks.append(kept)
     refused = pl.concat([kept.overlapping for kept in chunks])
     if len(refused):
@@ -118,15 +122,24 @@ class _Chunk:
     changes: int
 
 
+def _add_later(
+    conn: Connection, market: Market, mark: int, chunk: Bars, now: datetime, noted: Noted | None
+) -> _Chunk | None:
+    """Adds a chunk that comes after all that the market has at that mark; None where it has another by now."""
+    asked = {"named": market.symbol, "length": market.timeframe, "mark": mark, "added": len(chunk)}
+    moved = conn.execute(_GREW, asked).one_or_none()
+    return None if moved is None else _all_new(conn, moved.id, chunk, moved.changes, now, noted)
+
+
 def _add(
     conn: Connection, market_id: int, chunk: Bars, timeframe: Timeframe, now: datetime, noted: Noted | None
 ) -> _Chunk:
-    ts = chunk["ts"].dt.epoch("us").to_numpy()
+    """Adds a chunk (sorted) to what the market has, whose row this transaction holds."""
+    ts = model.bars.as_micros(chunk["ts"])
     near = _near(conn, market_id, ts, timeframe)
     if len(near) == 0:  # nearly always so
-        _insert(conn, market_id, ts.tolist(), chunk, [0] * len(chunk), now)
-        changes = _count_in(conn, market_id, len(chunk), 0, noted)
-        return _Chunk(len(chunk), 0, 0, chunk["ts"].clear(), changes)
+        changes = conn.execute(_COUNTED, {"market": market_id, "added": len(chunk)}).scalar_one()
+        return _all_new(conn, market_id, chunk, changes, now, noted)
     judged, overlapping = _beside_kept(chunk, ts, near, timeframe)
     known, same = pl.col("revision").is_not_null(), _same()
     added, repeated, corrected = judged.select(
@@ -135,8 +148,22 @@ def _add(
     others = judged.filter(~same)
     revisions = (others["revision"] + 1).fill_null(0).to_list()
     _insert(conn, market_id, others["ts"].to_list(), others, revisions, now)
-    changes = _count_in(conn, market_id, added, corrected, noted) if added or corrected else 0
+    changes = 0
+    if added or corrected:
+        changes = conn.execute(_COUNTED, {"market": market_id, "added": added}).scalar_one()
+        if noted is not None:
+            noted(conn, {"added": added, "corrected": corrected})
     return _Chunk(added, repeated, corrected, overlapping, changes)
+
+
+def _all_new(
+    conn: Connection, market_id: int, chunk: Bars, changes: int, now: datetime, noted: Noted | None
+) -> _Chunk:
+    ts = model.bars.as_micros(chunk["ts"]).tolist()
+    _insert(conn, market_id, ts, chunk, [0] * len(chunk), now)
+    if noted is not None:
+        noted(conn, {"added": len(chunk), "corrected": 0})
+    return _Chunk(len(chunk), 0, 0, chunk["ts"].clear(), changes)
 
 
 def _refusal(rejected: tuple[Rejection, ...]) -> str:
@@ -219,20 +246,22 @@ def _insert(
     conn.exec_driver_sql(f"INSERT INTO bars ({', '.join(_INSERTED)}) VALUES ({marks})", tuples)  # noqa: S608
 
 
-def _count_in(conn: Connection, market_id: int, added: int, corrected: int, noted: Noted | None) -> int:
-    """Counts them, and moves the market's mark: the new one."""
-    changes: int = conn.execute(_COUNTED, {"market": market_id, "added": added}).scalar_one()
-    if noted is not None:
-        noted(conn, {"added": added, "corrected": corrected})
-    return changes
-
-
-# Made once, as making it takes longer than carrying it out.
+# Counts bars in and moves the market's mark; made once, as making it takes longer than carrying it out.
 _COUNTED = (
     update(markets)
     .where(markets.c.id == bindparam("market"))
     .values(bars=markets.c.bars + bindparam("added"), changes=markets.c.changes + 1)
     .returning(markets.c.changes)
+)
+_GREW = (
+    update(markets)
+    .where(
+        markets.c.symbol == bindparam("named"),
+        markets.c.timeframe == bindparam("length"),
+        markets.c.changes == bindparam("mark"),
+    )
+    .values(bars=markets.c.bars + bindparam("added"), changes=markets.c.changes + 1)
+    .returning(markets.c.id, markets.c.changes)
 )
 
 

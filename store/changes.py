@@ -1,10 +1,11 @@
 """Whether anything was committed to a database since somebody looked, whoever committed it.
 
 What a process keeps in memory is good as long as the mark stands that it was read under. SQLite is asked each time,
-which takes microseconds; PostgreSQL tells who listens, within a few milliseconds of a commit.
+which takes microseconds, whatever the topic; PostgreSQL tells who listens, within a few milliseconds of a commit.
 """
 
 import threading
+from collections import Counter
 from typing import Any
 
 from sqlalchemy import text
@@ -27,7 +28,7 @@ class SqliteWatch:
         self._connection = engine.raw_connection()
         self._cursor: Any = self._connection.cursor()
 
-    def mark(self) -> object:
+    def mark(self, _topic: str = "") -> object:
         """Equal to an earlier one as long as nothing was committed in between. Raises Unreachable."""
         return self.number("PRAGMA data_version")
 
@@ -51,18 +52,19 @@ class PostgresWatch:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._heard = 0
+        self._began = 0  # how often it began to listen: what came before was not heard
+        self._heard: Counter[str] = Counter()  # how many commits, by topic
         self._fault: str | None = "it has not been reached yet"
         self._stop, self._first = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._listen, name="changes", daemon=True)
         self._thread.start()
         self._first.wait(database.CONNECT_TIMEOUT_SECONDS)
 
-    def mark(self) -> object:
-        """Equal to an earlier one as long as nothing was committed in between. Raises Unreachable."""
+    def mark(self, topic: str = "") -> object:
+        """Equal to an earlier one as long as nothing (of that topic) was committed in between. Raises Unreachable."""
         if self._fault is not None:
             raise Unreachable(f"the database does not answer: {self._fault}")
-        return self._heard, database.newest_commit(self._engine)
+        return self._began, self._heard[topic], database.newest_commit(self._engine, topic)
 
     def number(self, sql: str) -> Any:
         """The one number that this finds; None where it finds nothing. Raises Unreachable."""
@@ -84,16 +86,15 @@ class PostgresWatch:
                 self._stop.wait(AGAIN_SECONDS)
 
     def _hear(self) -> None:
-        with self._engine.connect() as plain:
-            connection = plain.execution_options(isolation_level="AUTOCOMMIT")
+        with self._engine.connect() as connection:
             connection.exec_driver_sql(f"LISTEN {database.CHANNEL}")
             driver: Any = connection.connection.driver_connection
-            self._heard += 1  # what came before was not heard
+            self._began += 1
             self._fault = None
             self._first.set()
             while not self._stop.is_set():
                 told = list(driver.notifies(timeout=SILENCE_SECONDS, stop_after=1))
-                self._heard += len(told)
+                self._heard.update(each.payload for each in told)
                 if not told:
                     connection.execute(text("SELECT 1"))
 

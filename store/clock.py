@@ -12,6 +12,7 @@ from store.database import Engine
 from store.tables import EPOCH, MICROSECOND, clock
 
 ONLY = 1  # the id of the one row
+TOPIC = "clock"  # by which a watch tells that it was set
 _SET = select(clock.c.now).where(clock.c.id == ONLY)
 
 
@@ -30,7 +31,7 @@ def followed(watch: Watch) -> Callable[[], datetime]:
     def told() -> datetime:
         nonlocal seen
         try:
-            mark = watch.mark()
+            mark = watch.mark(TOPIC)
             if mark != seen[0]:
                 moment = watch.number(f"SELECT now FROM clock WHERE id = {ONLY}")  # noqa: S608
                 seen = mark, None if moment is None else EPOCH + moment * MICROSECOND
@@ -44,6 +45,6 @@ def followed(watch: Watch) -> Callable[[], datetime]:
 
 def set(engine: Engine, moment: datetime) -> None:
     """From here on it is `moment` for all who use this database, until it is set again."""
-    with database.write(engine) as conn:
+    with database.write(engine, topic=TOPIC) as conn:
         if conn.execute(update(clock).where(clock.c.id == ONLY).values(now=moment)).rowcount == 0:
             conn.execute(clock.insert().values(id=ONLY, now=moment))

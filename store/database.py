@@ -10,6 +10,7 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -50,9 +51,9 @@ LEDGER_LOCK = 0x6261_7270_0003
 
 # Where PostgreSQL tells whoever listens that something was committed.
 CHANNEL = "barprop"
-# A number of this process's newest commit, by engine: another one after each, whichever thread committed.
+# A number of this process's newest commit, by engine and topic: another one after each, whichever thread committed.
 _numbers = itertools.count(1)
-_commits: WeakKeyDictionary[Engine, int] = WeakKeyDictionary()
+_commits: WeakKeyDictionary[Engine, dict[str, int]] = WeakKeyDictionary()
 
 _FORMS = "sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME"
 
@@ -60,11 +61,12 @@ _FORMS = "sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME"
 def connect(url: str) -> Engine:
     """The engine of the database at `url` (`sqlite:///FILE` or `postgresql://…`). Raises BadInput, Unreachable."""
     address = _address(url)
-    if address.get_backend_name() == "sqlite":
-        return _sqlite(address)
-    if address.get_backend_name() in ("postgresql", "postgres"):
-        return _postgresql(address)
-    raise BadInput(f"no support for {address.get_backend_name()} databases: {_FORMS}")
+    made = _ENGINES.get(address.get_backend_name())
+    if made is None:
+        raise BadInput(f"no support for {address.get_backend_name()} databases: {_FORMS}")
+    engine = made(address)
+    _commits[engine] = {}
+    return engine
 
 
 def _address(url: str) -> URL:
@@ -88,9 +90,23 @@ def _postgresql(address: URL) -> Engine:
     # a bare postgresql:// means psycopg 3, the driver that is installed
     engine = create_engine(
         address.set(drivername="postgresql+psycopg"),
+        isolation_level="AUTOCOMMIT",  # BEGIN is ours to say, see below
         hide_parameters=True,  # errors are logged, and a parameter may be a key's hash
         connect_args={"connect_timeout": CONNECT_TIMEOUT_SECONDS},
     )
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        kind: _Transaction | None = connection.get_execution_options().get("barprop")
+        if kind is None:
+            return
+        begin = ["BEGIN" if kind.writes else "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"]
+        if kind.writes:  # heard once this has committed
+            begin += [f"NOTIFY {CHANNEL}, '{topic}'" for topic in {"", kind.topic}]
+        if kind.lock is not None:
+            begin.append(f"SELECT pg_advisory_xact_lock({kind.lock})")
+        # all in one: each way to the server and back costs as much as a statement
+        connection.exec_driver_sql("; ".join(begin), execution_options={"no_parameters": True})
 
     @event.listens_for(engine, "checkin")
     def _used(_connection: Any, record: ConnectionPoolEntry) -> None:
@@ -140,14 +156,18 @@ def _sqlite(address: URL) -> Engine:
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
-        writes = connection.get_execution_options().get("writes", False)
+        kind: _Transaction | None = connection.get_execution_options().get("barprop")
+        if kind is None:
+            return
+        connection.exec_driver_sql(f"PRAGMA busy_timeout={kind.patience_seconds * 1000:.0f}")
         # a write in a reader's transaction would fail only when somebody else writes: refuse it always
-        patience = connection.get_execution_options().get("patience_seconds") or BUSY_TIMEOUT_SECONDS
-        connection.exec_driver_sql(f"PRAGMA busy_timeout={patience * 1000:.0f}")
-        connection.exec_driver_sql(f"PRAGMA query_only={'OFF' if writes else 'ON'}")
-        connection.exec_driver_sql(f"BEGIN {'IMMEDIATE' if writes else 'DEFERRED'}")
+        connection.exec_driver_sql(f"PRAGMA query_only={'OFF' if kind.writes else 'ON'}")
+        connection.exec_driver_sql(f"BEGIN {'IMMEDIATE' if kind.writes else 'DEFERRED'}")
 
     return engine
+
+
+_ENGINES = {"sqlite": _sqlite, "postgresql": _postgresql, "postgres": _postgresql}
 
 
 def _wal(connection: sqlite3.Connection) -> None:
@@ -163,45 +183,63 @@ def _wal(connection: sqlite3.Connection) -> None:
             time.sleep(0.01)
 
 
+@dataclass(frozen=True)
+class _Transaction:
+    """What a transaction begins with."""
+
+    writes: bool
+    patience_seconds: float = BUSY_TIMEOUT_SECONDS
+    lock: int | None = None
+    topic: str = ""
+
+
+@contextmanager
+def _begun(engine: Engine, kind: _Transaction) -> Iterator[Connection]:
+    with (
+        _reached(engine),
+        engine.connect() as plain,
+        plain.execution_options(barprop=kind) as connection,
+        connection.begin(),
+    ):
+        yield connection
+
+
 @contextmanager
 def read(engine: Engine) -> Iterator[Connection]:
     """A transaction that only reads: one consistent view. Raises Unreachable."""
-    with _reached(engine), engine.connect() as connection:
-        if engine.dialect.name == "postgresql":
-            connection = connection.execution_options(
-                isolation_level="REPEATABLE READ", postgresql_readonly=True
-            )
-        with connection.begin():
-            yield connection
+    with _begun(engine, _Transaction(writes=False)) as connection:
+        yield connection
 
 
 @contextmanager
 def glance(engine: Engine) -> Iterator[Connection]:
     """For one statement that reads, which needs no view beside itself. Raises Unreachable."""
-    if engine.dialect.name == "sqlite":
-        with read(engine) as connection:
-            yield connection
-        return
     with _reached(engine), engine.connect() as connection:
-        yield connection.execution_options(isolation_level="AUTOCOMMIT")
+        yield connection
 
 
 @contextmanager
-def write(engine: Engine, patience_seconds: float | None = None) -> Iterator[Connection]:
+def write(
+    engine: Engine,
+    patience_seconds: float = BUSY_TIMEOUT_SECONDS,
+    *,
+    lock: int | None = None,
+    topic: str = "",
+) -> Iterator[Connection]:
     """A transaction that may write. It has committed when the block is left without an error. Raises Unreachable; on
-    SQLite where another writer takes longer than that, if not BUSY_TIMEOUT_SECONDS."""
-    with _reached(engine), engine.connect() as connection:
-        connection = connection.execution_options(writes=True, patience_seconds=patience_seconds)
-        with connection.begin():
-            if engine.dialect.name == "postgresql":
-                connection.exec_driver_sql(f"NOTIFY {CHANNEL}")  # heard once this has committed
-            yield connection
-    _commits[engine] = next(_numbers)
+    SQLite where another writer takes longer than `patience_seconds`.
+
+    No other transaction holds `lock` meanwhile. Whoever watches the database hears of it, those that watch `topic` too.
+    """
+    with _begun(engine, _Transaction(True, patience_seconds, lock, topic)) as connection:
+        yield connection
+    for each in {"", topic}:
+        _commits[engine][each] = next(_numbers)
 
 
-def newest_commit(engine: Engine) -> int:
-    """A number that is another one after each commit of this process to that database."""
-    return _commits.get(engine, 0)
+def newest_commit(engine: Engine, topic: str = "") -> int:
+    """A number that is another one after each commit of this process to that database, or of that topic."""
+    return _commits[engine].get(topic, 0)
 
 
 def alone(connection: Connection, lock: int) -> None:
@@ -269,8 +307,7 @@ def alembic_config(connection: Connection | None = None) -> Config:
 
 def upgrade(engine: Engine) -> None:
     """Brings the schema to its newest revision; doing it twice, or from two processes, is doing it once."""
-    with write(engine) as connection:
-        alone(connection, UPGRADE_LOCK)
+    with write(engine, lock=UPGRADE_LOCK) as connection:
         try:
             command.upgrade(alembic_config(connection), "head")
         except CommandError as error:

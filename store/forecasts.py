@@ -19,7 +19,7 @@ import store.loaded
 import store.recalibrations
 from model import backtest, breaks, features
 from model.backtest import Standing
-from model.bars import Bars, Market, Timeframe, iso, timeframe
+from model.bars import Bars, Market, Timeframe, as_micros, iso, timeframe
 from model.breaks import Break, Breaks
 from model.caution import doubt
 from model.errors import BadArtifact
@@ -31,8 +31,10 @@ from model.predictions import Abstention, Prediction, Reason, Signal
 from model.predictor import LEVEL, Predictor
 from model.recalibration import Recalibration
 from model.scaler import distances
+from store.lately import Lately
 from store.loaded import Loaded, Versions
 from store.markets import MarketRow
+from store.recent import SPARE_BARS
 from store.settings import Backtest, Settings, Signals
 from store.tables import EPOCH, MICROSECOND, micros, predictions
 
@@ -42,8 +44,6 @@ INPUT_REASONS = {
     features.STALE: Reason.STALE_BARS,
     features.JUMPED: Reason.GAP,
 }
-# Bars that are read beyond those that one row needs: nearly always a version answered for one of the last few.
-SPARE_BARS = 8
 
 
 @dataclass(frozen=True)
@@ -98,21 +98,22 @@ def of_stored(
     version: int | None,
     versions: Versions,
     terms: Terms,
+    lately: Lately,
 ) -> Said:
     """What that version says of the market's stored bars up to the one that closed `as_of`, the newest HISTORY +
-    SPARE_BARS of which are `tail`."""
+    SPARE_BARS of which are `tail`; `lately` is what was said before."""
     market, kept = row.market, timeframe(row.market.timeframe)
     loaded = _usable(conn, market, as_of, version, versions)
     if not isinstance(loaded, Loaded):
         return loaded
     assert version is not None
     model = loaded.model
-    before = store.recalibrations.in_ledger(conn, row.id, as_of, version, model) or backtest.fresh(model)
+    before = store.recalibrations.before(conn, row.id, version, model, lately)
     reach = features.reach(model.features, kept)
     if reach > features.HISTORY:
         tail = store.bars.read(conn, row.id, kept, closed_by=as_of, last=reach + SPARE_BARS)
     opened = before.until - kept.length // MICROSECOND
-    behind = len(tail) - int(np.searchsorted(tail["ts"].dt.epoch("us").to_numpy(), opened, side="right"))
+    behind = len(tail) - int(np.searchsorted(as_micros(tail["ts"]), opened, side="right"))
     if behind >= SPARE_BARS:
         most = store.recalibrations.MOST_BARS
         behind = min(store.bars.count_after(conn, row.id, EPOCH + opened * MICROSECOND, most), most)
@@ -127,9 +128,8 @@ def of_stored(
             seen = features.rows(tail, kept, model.features, others, rows + features.HISTORY, model.jump_z)
         return store.recalibrations.caught_up(before, seen, stretch.found, rows, as_of)
 
-    return _say(
-        conn, market, as_of, version, loaded, tail, stretch, standing, terms, _held(conn, row.id, as_of)
-    )
+    held = _held(conn, row.id, lately)
+    return _say(conn, market, as_of, version, loaded, tail, stretch, standing, terms, held)
 
 
 def of_bars(
@@ -185,9 +185,11 @@ def _stretch(
     return _Stretch(seen, others, found.under(ts), found)
 
 
-def _held(conn: Connection, market_id: int, as_of: datetime) -> float:
+def _held(conn: Connection, market_id: int, lately: Lately) -> float:
     """The position that the market's newest Signal before that bar asked for; an abstention asks for none."""
-    return conn.scalar(_HELD, {"market_id": market_id, "as_of": as_of}) or 0.0
+    if lately.earlier or lately.whole:
+        return lately.earlier[0].position or 0.0 if lately.earlier else 0.0
+    return conn.scalar(_HELD, {"market_id": market_id, "as_of": lately.as_of}) or 0.0
 
 
 _HELD = (

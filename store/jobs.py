@@ -164,8 +164,7 @@ def claim(engine: Engine, owner: str, now: datetime, lease: timedelta) -> Job | 
     with database.read(engine) as conn:  # most looks find nothing, and need not wait for a writer
         if conn.scalar(free) is None:
             return None
-    with database.write(engine) as conn:
-        database.alone(conn, database.JOBS_LOCK)
+    with database.write(engine, lock=database.JOBS_LOCK) as conn:
         while (job_id := conn.scalar(free)) is not None:
             if _take(conn, job_id, owner, now, lease):
                 return get(conn, job_id)
@@ -191,8 +190,7 @@ def start(
     lease: timedelta,
 ) -> Job:
     """Asks for a job and claims it in one, for a command line. Raises Busy where that market's kind runs."""
-    with database.write(engine) as conn:
-        database.alone(conn, database.JOBS_LOCK)
+    with database.write(engine, lock=database.JOBS_LOCK) as conn:
         _reap(conn, now)  # nobody else may be there to do it
         running = conn.execute(
             _select().where(

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from sqlalchemy import Connection, Row, case, func, select, update
+from sqlalchemy import Connection, Row, bindparam, case, func, select, update
 
 import store.bars
 import store.markets
@@ -17,7 +17,7 @@ from model.significance import Gain
 from store import database
 from store.database import Engine
 from store.markets import MarketRow
-from store.tables import micros, predictions
+from store.tables import EPOCH, micros, predictions
 
 # Live evidence of skill: at most so many of a version's newest scored answers.
 LIVE_ROWS = 5_000
@@ -133,13 +133,18 @@ class Evidence:
     scored_last: int  # how many were scored then
 
 
+# Made once, as making it takes longer than carrying it out.
+_SCORED_SINCE = select(func.count(), func.max(predictions.c.scored_at)).where(
+    predictions.c.version_id == bindparam("version"), predictions.c.scored_at >= bindparam("since")
+)
+
+
 def evidence(conn: Connection, version: int, held: Gain, before: Evidence | None = None) -> Evidence:
     """By how much that version beat the base rate on bars it had not learned from; on from what was known `before`."""
     of_version = (predictions.c.version_id == version, predictions.c.scored_at.is_not(None))
     since = None if before is None else before.scored_until
-    scored = of_version if since is None else (*of_version, predictions.c.scored_at >= since)
-    counted = select(func.count(), func.max(predictions.c.scored_at)).where(*scored)
-    count, until = conn.execute(counted).one()
+    asked = {"version": version, "since": since or EPOCH}
+    count, until = conn.execute(_SCORED_SINCE, asked).one()
     if before is not None and (until, count) == (since, before.scored_last):
         return before
     fresh = select(*(predictions.c[name] for name in ("id", "as_of", "base_log_loss", "log_loss", "horizon")))

@@ -9,11 +9,12 @@ from datetime import datetime
 from typing import Any
 
 import polars as pl
-from sqlalchemy import Connection, Row, Select, bindparam, select
+from sqlalchemy import Connection, Row, Select, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 import store.bars
 import store.forecasts
+import store.lately
 import store.markets
 import store.recent
 import store.versions
@@ -24,8 +25,8 @@ from model.errors import BadBars, BadInput, NotFound
 from model.predictions import Abstention, Prediction, Reason, Signal
 from model.predictor import Predictor
 from store import database, tables
-from store.database import Engine
-from store.forecasts import SPARE_BARS, Said, Terms
+from store.database import BUSY_TIMEOUT_SECONDS, Engine
+from store.forecasts import Said, Terms
 from store.loaded import Versions
 from store.markets import MarketRow
 from store.recent import Recent
@@ -111,11 +112,12 @@ def make(
             champion = store.versions.champion(conn, row.id, as_of)
             said, until = Said(stale(market, as_of, champion, stale_from)), None
         else:
-            first = _first_prediction(conn, row.id, as_of)
-            if first is None:
+            lately = store.lately.read(conn, row.id, as_of)
+            if lately.prediction is None:
                 version = store.versions.champion(conn, row.id, as_of)
-                said = store.forecasts.of_stored(conn, row, tail, as_of, version, versions, terms)
+                said = store.forecasts.of_stored(conn, row, tail, as_of, version, versions, terms, lately)
             else:
+                first = _entry(lately.prediction)
                 said = Said(first.signal)
     found = None if first is None else Answer(first.id, first.signal, first.served_at)
     values = {} if found else ledger_row(row.id, said, now)
@@ -123,7 +125,7 @@ def make(
 
 
 def _newest(conn: Connection, row: MarketRow, kept: Timeframe, recent: Recent) -> Bars:
-    """The market's newest bars, HISTORY + SPARE_BARS where there are as many."""
+    """The market's newest bars, store.recent.LAST where there are as many."""
     tail = store.recent.at(recent, row.market, row.changes)
     if tail is None:
         tail = store.bars.read(conn, row.id, kept, last=store.recent.LAST)
@@ -158,7 +160,7 @@ def answer_at(
         row = store.markets.need(conn, market)
         version = _named(conn, row, version)
         kept = timeframe(market.timeframe)
-        tail = store.bars.read(conn, row.id, kept, closed_by=at, last=features.HISTORY + SPARE_BARS)
+        tail = store.bars.read(conn, row.id, kept, closed_by=at, last=store.recent.LAST)
         if tail.is_empty():
             return Abstention(
                 market, None, version, Reason.TOO_FEW_BARS, f"no bar had closed by {iso(at)}"
@@ -166,7 +168,8 @@ def answer_at(
         as_of = kept.close_of(tail["ts"][-1])
         if at > bars.stale_from(tail["ts"][-features.HISTORY :], kept, terms.stale_after_timeframes):
             return _stale_by(market, at, as_of, version), False
-        said = store.forecasts.of_stored(conn, row, tail, as_of, version, versions, terms)
+        lately = store.lately.read(conn, row.id, as_of)
+        said = store.forecasts.of_stored(conn, row, tail, as_of, version, versions, terms, lately)
         return said.signal, _learned(conn, row, tail["ts"][-1], said.model)
 
 
@@ -284,7 +287,7 @@ def ledger_row(market_id: int, said: Said, now: datetime) -> dict[str, Any]:
     }
 
 
-def keep(engine: Engine, made: Made, patience_seconds: float | None = None) -> Answer:
+def keep(engine: Engine, made: Made, patience_seconds: float = BUSY_TIMEOUT_SECONDS) -> Answer:
     """Puts a fresh Signal into the ledger, unless this bar has been answered meanwhile: then that answer stands. Raises
     Unreachable where another writer takes longer than `patience_seconds`."""
     ident = keep_row(engine, made.row, patience_seconds)
@@ -297,13 +300,14 @@ def keep(engine: Engine, made: Made, patience_seconds: float | None = None) -> A
     return Answer(kept.id, kept.signal, kept.served_at)
 
 
-def keep_row(engine: Engine, row: Mapping[str, Any], patience_seconds: float | None = None) -> int | None:
+def keep_row(
+    engine: Engine, row: Mapping[str, Any], patience_seconds: float = BUSY_TIMEOUT_SECONDS
+) -> int | None:
     """The id of that row in the ledger, where it is put now; None where it has that answer already.
 
     Ids become visible in their order, so that whoever follows the ledger by them misses none.
     """
-    with database.write(engine, patience_seconds) as conn:
-        database.alone(conn, database.LEDGER_LOCK)
+    with database.write(engine, patience_seconds, lock=database.LEDGER_LOCK) as conn:
         ident: int | None = conn.scalar(_KEEP[engine.dialect.name], row)
     return ident
 
@@ -357,25 +361,10 @@ def _select() -> Select[Any]:
 
 
 # Made once, as making them takes longer than carrying them out.
-_FIRST = (
-    _select()
-    .where(
-        predictions.c.market_id == bindparam("market_id"),
-        predictions.c.as_of == bindparam("as_of"),
-        predictions.c.kind == "prediction",
-    )
-    .order_by(predictions.c.id)
-    .limit(1)
-)
 _KEEP = {
     "postgresql": postgresql.insert(predictions).on_conflict_do_nothing().returning(predictions.c.id),
     "sqlite": sqlite.insert(predictions).on_conflict_do_nothing().returning(predictions.c.id),
 }
-
-
-def _first_prediction(conn: Connection, market_id: int, as_of: datetime) -> Entry | None:
-    row = conn.execute(_FIRST, {"market_id": market_id, "as_of": as_of}).one_or_none()
-    return None if row is None else _entry(row)
 
 
 def _one(conn: Connection, statement: Select[Any]) -> Entry | None:

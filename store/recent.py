@@ -4,13 +4,13 @@ What is kept of a market is good as long as its mark is the one that it was kept
 """
 
 from dataclasses import dataclass
-
-import polars as pl
+from datetime import timedelta
 
 from model.bars import Bars, Market
 from model.features import HISTORY
-from store.forecasts import SPARE_BARS
 
+# Bars beyond those that one row needs: nearly always a version answered for one of the last few.
+SPARE_BARS = 8
 LAST = HISTORY + SPARE_BARS  # bars of each market
 # A process keeps those of so many markets; each is 40 KiB.
 MOST = 2_000
@@ -33,6 +33,13 @@ def at(recent: Recent, market: Market, changes: int) -> Bars | None:
     return kept.bars if kept is not None and kept.changes == changes else None
 
 
+def mark_before(recent: Recent, market: Market, bars: Bars, length: timedelta) -> int | None:
+    """The mark at which these bars (sorted, of that length) come after all that the market has; None where no such mark
+    is known."""
+    kept = recent.get(market)
+    return kept.changes if kept is not None and bars["ts"][0] - kept.bars["ts"][-1] >= length else None
+
+
 def keep(recent: Recent, market: Market, changes: int, bars: Bars) -> None:
     """Keeps the newest LAST of these bars for the next time; the market that was kept first makes room."""
     if market not in recent and len(recent) >= MOST:
@@ -45,4 +52,4 @@ def grew(recent: Recent, market: Market, changes: int, bars: Bars) -> None:
     """Notes that one change, to that mark, added these bars (sorted) and did nothing else."""
     before = at(recent, market, changes - 1)
     if before is not None and before["ts"][-1] < bars["ts"][0]:
-        keep(recent, market, changes, pl.concat([before, bars.tail(LAST)], rechunk=True))
+        keep(recent, market, changes, before.vstack(bars.tail(LAST)).rechunk())

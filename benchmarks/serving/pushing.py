@@ -54,9 +54,11 @@ def _one(connection: load.Connection, stream: socket.socket, opened: datetime) -
 
 
 def _until(stream: socket.socket, text: bytes) -> bytes:
-    """Reads to the end of the event that has this text."""
-    got = b""
+    """Reads to the end of the event that has this text. Raises TimeoutError where nothing but signs of life comes."""
+    got, until = b"", time.monotonic() + SECONDS
     while (place := got.find(text)) < 0 or got.find(b"\n\n", place) < 0:
+        if time.monotonic() > until:
+            raise TimeoutError(f"no event with {text!r}")
         came = stream.recv(65_536)
         if not came:
             raise ValueError("the stream has ended")

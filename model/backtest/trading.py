@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from model import breaks
 from model.backtest.walk import Result
-from model.bars import Bars, Timeframe
+from model.bars import Bars, Timeframe, as_micros
 from model.errors import TrainingFailed
 from model.portfolio import Costs, policies, trading
 from model.portfolio.policies import Forecasts, Policy
@@ -41,7 +41,7 @@ def market(result: Result, history: Bars, timeframe: Timeframe, jump_z: float) -
     # a jump comes before its bar's open or within it
     returns[found.jump[after] != 0] = 0.0
     returns[:-1][found.broken[first + 2 : first + 1 + n]] = 0.0
-    times = np.append(history["ts"].dt.epoch("us").to_numpy()[after], closed_at[first + n])
+    times = np.append(as_micros(history["ts"])[after], closed_at[first + n])
     return Market(places - first, returns, times, float(times[-1] - times[0]) / 1e6)
 
 

@@ -8,10 +8,11 @@ Letters: X log close, R log return, Y the same in volatilities, V relative volum
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeVar
 
 import polars as pl
 
-from model.bars import Bars, Timeframe
+from model.bars import Timeframe
 from model.errors import BadInput
 from model.features.parts import Parts, parted, reach, serialised
 
@@ -30,6 +31,8 @@ CLIP = 8.0  # volatilities; beyond that a value says "extreme" and no more
 CLIP_LOG = 3.0  # a ratio of twenty
 
 SCALE_NEEDS = LONG_WINDOW + 1  # bars, for the volatility and all that is measured in it
+
+Frame = TypeVar("Frame", pl.DataFrame, pl.LazyFrame)
 
 OPEN, HIGH, LOW, CLOSE, VOLUME = (pl.col(c) for c in ("open", "high", "low", "close", "volume"))
 X, R, V = pl.col("log_close"), pl.col("log_return"), pl.col("relative_volume")
@@ -84,7 +87,7 @@ for _step in BASE:
     REACHES |= {name: far for name, far in _far.items() if far is not None}
 
 
-def with_base(bars: Bars, timeframe: Timeframe) -> pl.DataFrame:
+def with_base(bars: Frame, timeframe: Timeframe) -> Frame:
     """`bars` with closed_at and the columns of BASE."""
     frame = bars.with_columns(closed_at=timeframe.closes(pl.col("ts")))
     for step in BASE:

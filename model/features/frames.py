@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from model.bars import Bars, Timeframe
+from model.bars import Bars, Timeframe, as_micros
 from model.errors import BadBars
 from model.features.columns import BASE, REACHES, WARMUP, Feature, with_base
 from model.features.parts import in_turn, parted
@@ -31,6 +31,9 @@ _THREADS = 2
 FEW = 8
 # Blocks that go in one call: what a call costs beside its work is shared, and 64 blocks of 60 columns are 16 MiB.
 _TOGETHER = 64
+
+# To look for a better plan takes longer than a few rows do.
+_AS_IT_STANDS = pl.QueryOptFlags.none()
 
 _FRAME = "_frame"  # which frame a row is of, where many are computed at a time
 
@@ -136,7 +139,7 @@ def edges(bars: Bars, timeframe: Timeframe) -> list[int]:
 
     A block with more than BLOCK bars (daily stamps that follow summer time) is cut after each BLOCK of them.
     """
-    block = bars["ts"].dt.epoch("us").to_numpy() // (BLOCK * (timeframe.length // timedelta(microseconds=1)))
+    block = as_micros(bars["ts"]) // (BLOCK * (timeframe.length // timedelta(microseconds=1)))
     bounds = [0, *(np.flatnonzero(np.diff(block)) + 1).tolist(), len(bars)]
     if any(end - first >= HISTORY for first, end in pairwise(bounds)):
         raise BadBars(f"bars overlap: {HISTORY} or more of {timeframe.name} within the time of {BLOCK}")
@@ -147,17 +150,14 @@ def compute(
     bars: Bars, timeframe: Timeframe, features: Sequence[Feature], first: int, end: int
 ) -> pl.DataFrame:
     """All rows of the frame whose block is [first, end)."""
-    return _of_frame(_frame(bars, timeframe, first, end), features)
+    frame = with_base(_frame(bars, first, end), timeframe)
+    return frame.select_seq(*(feature.expr.alias(feature.name) for feature in features), *_BESIDE)
 
 
-def _frame(bars: Bars, timeframe: Timeframe, first: int, end: int) -> pl.DataFrame:
+def _frame(bars: Bars, first: int, end: int) -> Bars:
     begin = max(0, first - WARMUP)
     # one chunk, so that no kernel sees where a frame was glued together
-    return with_base(bars.slice(begin, end - begin).rechunk(), timeframe)
-
-
-def _of_frame(frame: pl.DataFrame, features: Sequence[Feature]) -> pl.DataFrame:
-    return frame.select_seq(*(feature.expr.alias(feature.name) for feature in features), *_BESIDE)
+    return bars.slice(begin, end - begin).rechunk()
 
 
 def together(
@@ -238,16 +238,17 @@ def _fill_last(
     count: int,
 ) -> None:
     """Writes the last `count` rows of a block from row `at` on."""
-    frame = _frame(bars, timeframe, *block)
     if count <= FEW:
-        rows = frame.select_seq(*feature_set.few.columns, *_BESIDE).tail(count).rows()
+        frame = with_base(_frame(bars, *block).lazy(), timeframe)
+        columns = frame.select_seq(*feature_set.few.columns, *_BESIDE).tail(count)
+        rows = columns.collect(engine="in-memory", optimizations=_AS_IT_STANDS).rows()
         values = feature_set.few.values(rows)
         if values is not None:
             for i, (x, (*_, ts, closed_at, scale, close)) in enumerate(zip(values, rows, strict=True), at):
                 found.X[i] = x
                 found.ts[i], found.closed_at[i], found.scale[i], found.close[i] = ts, closed_at, scale, close
             return
-    _fill(found, at, _of_frame(frame, feature_set.features).tail(count))
+    _fill(found, at, compute(bars, timeframe, feature_set.features, *block).tail(count))
 
 
 def _fill(found: FeatureRows, at: int, part: pl.DataFrame) -> None:

@@ -1,0 +1,56 @@
+"""What the ledger last said of a market: read once, for all that a new answer asks of it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, bindparam, select
+
+from store.tables import markets, predictions
+
+# Nearly always the bar's own row, and that of the bar before.
+MOST = 4
+
+
+@dataclass(frozen=True)
+class Lately:
+    """A market's rows up to the bar that closed `as_of`, MOST of them or all: those of the newest bar first, and of a bar
+    its prediction first."""
+
+    as_of: datetime
+    rows: Sequence[Row[Any]]
+
+    @property
+    def prediction(self) -> Row[Any] | None:
+        """That bar's, if there is one: it stands."""
+        newest = self.rows[0] if self.rows else None
+        return (
+            newest
+            if newest is not None and newest.as_of == self.as_of and newest.kind == "prediction"
+            else None
+        )
+
+    @property
+    def earlier(self) -> Sequence[Row[Any]]:
+        """Those of bars before."""
+        return [row for row in self.rows if row.as_of < self.as_of]
+
+    @property
+    def whole(self) -> bool:
+        """Whether there are no more."""
+        return len(self.rows) < MOST
+
+
+def read(conn: Connection, market_id: int, as_of: datetime) -> Lately:
+    """What was said of the market up to that bar."""
+    return Lately(as_of, conn.execute(_NEWEST, {"market_id": market_id, "as_of": as_of}).all())
+
+
+_NEWEST = (
+    select(predictions, markets.c.symbol, markets.c.timeframe)
+    .join(markets, markets.c.id == predictions.c.market_id)
+    .where(predictions.c.market_id == bindparam("market_id"), predictions.c.as_of <= bindparam("as_of"))
+    .order_by(predictions.c.as_of.desc(), (predictions.c.answer == "prediction").desc(), predictions.c.id)
+    .limit(MOST)
+)
