@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -22,7 +23,7 @@ import store.predictions
 from model.bars import Market, iso
 from model.errors import NotFound, Unreachable
 from model.predictions import Signal
-from service.answers import Answers
+from service.answers import Answered, Answers
 from service.metrics import StreamMetrics
 from store.changes import Watch
 from store.database import Engine
@@ -127,7 +128,7 @@ class Broadcaster:
         self._told = 0  # the newest id that was told
         self._answered: dict[Market, int] = {}  # the market's mark that its newest answer is of
         self._asking: dict[Market, asyncio.Task[None]] = {}
-        self._threads = CapacityLimiter(MOST_ANSWERS)
+        self._answering = ThreadPoolExecutor(MOST_ANSWERS, "answers")
         self._replays = CapacityLimiter(MOST_REPLAYS)
         self._looks = CapacityLimiter(1)
         self._beginning = asyncio.Lock()
@@ -167,9 +168,11 @@ class Broadcaster:
 
     def stir(self, market: Market) -> None:
         """Has a market answered at once; to be called by whoever has just moved its mark, from any thread."""
-        if self._subscribers and self._loop is not None:
+        if self._loop is not None and self._wanted(market):
             with suppress(RuntimeError):  # the loop was closed meanwhile
-                self._loop.call_soon_threadsafe(self._want, market)
+                # begun before the loop hears of it, which is busy with the answer to the one that pushed
+                begun = self._answering.submit(self._answers.anew, market)
+                self._loop.call_soon_threadsafe(self._want, market, None, begun)
 
     async def replay(self, after: int, market_id: int | None) -> list[Event]:
         """The ledger's next page after that id. Raises Unreachable, and says so to all streams."""
@@ -185,6 +188,7 @@ class Broadcaster:
         """Ends it, once what was begun has come to its end."""
         self._cancel()
         await asyncio.gather(*self._asking.values(), return_exceptions=True)
+        self._answering.shutdown(wait=False)
 
     def _cancel(self) -> None:
         for task in self._tasks:
@@ -254,17 +258,21 @@ class Broadcaster:
             for subscriber in self._subscribers:
                 subscriber.offer(new)
 
-    def _want(self, market: Market, mark: int | None = None) -> None:
-        """Has the market answered if anybody listens to it; `mark` is that which it is known to have reached, None where it
-        has just moved."""
-        if market not in self._asking and any(s.market in (None, market) for s in self._subscribers):
-            self._asking[market] = asyncio.create_task(self._ask(market, mark))
+    def _wanted(self, market: Market) -> bool:
+        """Whether anybody listens to it."""
+        return any(each.market in (None, market) for each in tuple(self._subscribers))
 
-    async def _ask(self, market: Market, mark: int | None) -> None:
-        """Has the market answered, which puts its Signal into the ledger; whatever fails, the others go on."""
-        answer = self._answers.anew if mark is None else self._answers.signal
+    def _want(self, market: Market, mark: int | None = None, begun: Future[Answered] | None = None) -> None:
+        """Has the market answered if anybody listens to it. `mark` is that which it is known to have reached, `begun` the
+        answer where it is under way since the market moved."""
+        if market not in self._asking and self._wanted(market):
+            answer = begun or self._answering.submit(self._answers.signal, market)
+            self._asking[market] = asyncio.create_task(self._ask(market, mark, answer))
+
+    async def _ask(self, market: Market, mark: int | None, answer: Future[Answered]) -> None:
+        """Waits for the market's Signal, which comes into the ledger; whatever fails, the others go on."""
         try:
-            answered = await to_thread.run_sync(answer, market, limiter=self._threads)
+            answered = await asyncio.wrap_future(answer)
         except Unreachable:  # it is asked again
             await asyncio.sleep(AGAIN_SECONDS)
         except Exception as error:  # it is asked again once its mark moves

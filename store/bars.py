@@ -243,7 +243,8 @@ def _insert(
     columns = (rows[name].to_list() for name in VALUES)
     tuples = list(zip(repeat(market_id), ts, revisions, *columns, repeat(micros(now)), strict=False))
     marks = ", ".join([_MARK[conn.dialect.name]] * len(_INSERTED))
-    conn.exec_driver_sql(f"INSERT INTO bars ({', '.join(_INSERTED)}) VALUES ({marks})", tuples)  # noqa: S608
+    given = tuples if len(tuples) > 1 else tuples[0]  # many at once is a way of its own
+    conn.exec_driver_sql(f"INSERT INTO bars ({', '.join(_INSERTED)}) VALUES ({marks})", given)  # noqa: S608
 
 
 # Counts bars in and moves the market's mark; made once, as making it takes longer than carrying it out.

@@ -7,7 +7,7 @@ IEEE 754 fixes whoever computes them, and they are taken number by number.
 
 import math
 import operator
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import polars as pl
@@ -55,18 +55,33 @@ def few(features: Sequence[Feature]) -> Few:
 
     for feature in features:
         windows, rest = feature.parts.windows, tree(feature.parts.rest)
-        needed = {name: windows.get(name, pl.col(name)) for name in feature.parts.rest.meta.root_names()}
-        if not _arithmetic(rest) or not _floats(needed.values()):
+        needed = {name: windows.get(name, expr) for name, expr in _leaves(rest)}
+        if _arithmetic(rest) and all(
+            _NO_ROWS.select(expr).dtypes == [pl.Float64] for expr in needed.values()
+        ):
+            numbers.append(_number(rest, {name: place(name, expr) for name, expr in needed.items()}))
+        else:
             numbers.append(operator.itemgetter(place(f"feature {feature.name}", feature.expr)))
-            continue
-        numbers.append(_number(rest, {name: place(name, expr) for name, expr in needed.items()}))
     return Few(tuple(columns), tuple(numbers))
 
 
+def _leaves(node: Node) -> Iterator[tuple[str, pl.Expr]]:
+    """What Polars computes of it, by name: its columns, and remainders, which are nearly always those of a time."""
+    if node.expr.meta.is_column():
+        yield node.expr.meta.output_name(), node.expr
+    elif node.kind == _REMAINDER:
+        yield node.text, node.expr.cast(pl.Float64)
+    else:
+        for each in node.inputs:
+            yield from _leaves(each)
+
+
 def _arithmetic(node: Node) -> bool:
-    """Whether there is nothing but columns, numbers and arithmetic in it."""
+    """Whether there is nothing but leaves, numbers and arithmetic in it."""
     if node.expr.meta.is_column():
         return True
+    if node.kind == _REMAINDER:  # where there are windows in it, it is no column of a frame
+        return set(node.expr.meta.root_names()) <= set(_NO_ROWS.columns)
     if node.expr.meta.is_literal():
         return _literal(node).dtype == pl.Float64 or _literal(node).dtype.is_integer()
     # of constants alone Polars may make one before it begins
@@ -76,8 +91,9 @@ def _arithmetic(node: Node) -> bool:
 
 def _number(node: Node, places: dict[str, int]) -> Number:
     """The node as a function of a row, whose columns lie at these places."""
-    if node.expr.meta.is_column():
-        return operator.itemgetter(places[node.expr.meta.output_name()])
+    if node.expr.meta.is_column() or node.kind == _REMAINDER:
+        ((name, _),) = _leaves(node)
+        return operator.itemgetter(places[name])
     if node.expr.meta.is_literal():
         value = float(_literal(node).item())
         return lambda _: value
@@ -137,13 +153,25 @@ _DOES: tuple[tuple[Callable[..., pl.Expr], Callable[..., float]], ...] = (
     (lambda a, low: a.clip(lower_bound=low), _from_below),
     (lambda a, value: a.fill_null(value), lambda a, value: a),
     (lambda a, base: a.log(base), math.log),
+    (lambda a: a.sin(), math.sin),
+    (lambda a: a.cos(), math.cos),
 )
-_QUOTIENT = tree(pl.col("a") / pl.col("b")).kind
-# The last bit of a logarithm is its library's, which nearly everywhere is one for both; where it is not, Polars takes it.
-_SAMPLE = [math.exp(power / 37) for power in range(-1_000, 1_000)]
-_ONE_LIBRARY = pl.Series(_SAMPLE).log().to_list() == [math.log(number) for number in _SAMPLE]
+
+
+def _kind(made: Callable[..., pl.Expr]) -> str:
+    return tree(made(*map(pl.col, "abc"[: made.__code__.co_argcount]))).kind
+
+
+def _alike(made: Callable[..., pl.Expr], does: Callable[..., float]) -> bool:
+    """Whether Polars and Python take a function from one library, as nearly everywhere: the last bit depends on it."""
+    sample = [math.exp(power / 37) for power in range(-1_000, 300)]
+    inputs = (pl.col("a"), pl.lit(math.e))[: made.__code__.co_argcount]
+    return pl.DataFrame({"a": sample}).select(made(*inputs))["a"].to_list() == list(map(does, sample))
+
+
+_QUOTIENT, _REMAINDER = _kind(lambda a, b: a / b), _kind(lambda a, b: a % b)
 _ARITHMETIC = {
-    tree(made(*map(pl.col, "abc"[: made.__code__.co_argcount]))).kind: does
+    _kind(made): does
     for made, does in _DOES
-    if does is not math.log or _ONE_LIBRARY
+    if does not in (math.log, math.sin, math.cos) or _alike(made, does)
 }

@@ -1,7 +1,5 @@
 """A few rows, number by number: the same bits as the expressions have, and none where only Polars can tell."""
 
-import math
-
 import numpy as np
 import polars as pl
 import pytest
@@ -50,6 +48,7 @@ def test_every_feature_has_the_bits_of_its_expression(name: str) -> None:
         (CLOSE / OPEN).log(2),
         (CLOSE / OPEN).log().fill_null(0.0),
         CLOSE.rolling_max(7) / CLOSE.rolling_min(9) - 1,
+        (pl.col("closed_at").dt.epoch("us") % 7_000_000_007 * 1e-6).sin() * (CLOSE % 0.3).cos(),
     ],
     ids=str,
 )
@@ -91,6 +90,7 @@ def test_what_is_no_number_is_left_to_polars(expr: pl.Expr) -> None:
         pl.lit(0.1, pl.Float32) * CLOSE,
         X.rank() / 2,
         X * (pl.lit(1) / pl.lit(3)),
+        X.shift(1) % 2 + 1,
     ],
     ids=str,
 )
@@ -101,9 +101,9 @@ def test_what_is_more_than_arithmetic_on_floats_is_left_to_polars(expr: pl.Expr)
     assert frame.select(column.alias("made_up")).equals(frame.select(expr.alias("made_up")))
 
 
-def test_of_the_default_features_polars_has_only_the_angles_left() -> None:
-    whole = [column.meta.output_name() for column in DEFAULT.few.columns]
-    assert [name for name in whole if name.startswith("feature ")] == [
-        f"feature {name}" for name in ("hour_sin", "hour_cos", "weekday_sin", "weekday_cos")
+def test_of_the_default_features_none_is_left_to_polars() -> None:
+    """What it still computes looks back, or is a remainder: where this fails, Polars and Python take logarithms or sines
+    from two libraries, and a new bar's answer takes longer."""
+    assert not [
+        name for each in DEFAULT.few.columns if (name := each.meta.output_name()).startswith("feature ")
     ]
-    assert math.log(2.0) == pl.Series([2.0]).log().item()
