@@ -5,7 +5,7 @@ A request that is anything but plain goes the usual way, where everything is che
 ways give the same bytes.
 """
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
@@ -124,8 +124,10 @@ async def _of_bars(request: Request, body: bytes) -> Response | None:
     state = request.app.state
     try:
         asked = _OF_BARS.decode(body)
-        market, frame = _market_and_bars(asked, state.settings.service.max_bars_per_request)
+        market, frame = _market_and_bars(asked, body, state.settings.service.max_bars_per_request)
         at = None if asked.at is None else model.bars.utc(asked.at)
+        if at is not None and not _whole_seconds(body, [at]):
+            return None
     except _NOT_PLAIN:
         return None
     document = await run_in_threadpool(state.answers.of_bars, market, frame, at, asked.version)
@@ -136,7 +138,7 @@ def pushed(body: bytes, most: int) -> tuple[Market, pl.DataFrame] | None:
     """The market and the bars (BAR_SCHEMA) of a request to keep them, no more than `most`; None where it is not quite
     as such requests are."""
     try:
-        return _market_and_bars(_PUSHED.decode(body), most)
+        return _market_and_bars(_PUSHED.decode(body), body, most)
     except _NOT_PLAIN:
         return None
 
@@ -145,10 +147,19 @@ def pushed(body: bytes, most: int) -> tuple[Market, pl.DataFrame] | None:
 _NOT_PLAIN = (msgspec.MsgspecError, BadInput, OverflowError)
 
 
-def _market_and_bars(asked: Pushed | OfBars, most: int) -> tuple[Market, pl.DataFrame]:
+def _whole_seconds(body: bytes, times: Iterable[datetime]) -> bool:
+    """Whether these times, of that body, are surely those that it states: of more digits than a microsecond has one way
+    rounds and the other cuts."""
+    return _NEARLY not in body and not any(each.microsecond for each in times)
+
+
+_NEARLY = b".999999"  # of which rounding may have made a second
+
+
+def _market_and_bars(asked: Pushed | OfBars, body: bytes, most: int) -> tuple[Market, pl.DataFrame]:
     brought = asked.bars
-    if not 0 < len(brought) <= most:
-        raise BadInput("too many bars, or none")
+    if not 0 < len(brought) <= most or not _whole_seconds(body, (bar.ts for bar in brought)):
+        raise BadInput("too many bars, or none, or times that are not told to the second")
     opened = [(model.bars.utc(bar.ts) - _EPOCH) // _MICROSECOND for bar in brought]
     values = [[getattr(bar, name) for bar in brought] for name in ("open", "high", "low", "close", "volume")]
     frame = pl.DataFrame(

@@ -2,6 +2,7 @@
 
 columns    what features share, and what a feature is
 parts      what of an expression needs frames, and what has the same bits without
+few        the newest rows, number by number: the same bits, sooner
 table      FEATURES: add a feature by adding a row
 frames     the rule for where a frame starts, and the rows of one market's bars, which have the same bits everywhere
 inputs     `rows` and `last_row`: those, and beside them the rows of longer timeframes and of other markets
