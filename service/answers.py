@@ -8,7 +8,7 @@ what is answered anew then waits in the journal for the ledger.
 import hashlib
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -56,6 +56,7 @@ class Answered:
     etag: bytes
     changes: int  # the mark of the market under which it is good
     good_until: datetime | None
+    row: Mapping[str, Any]  # of the ledger, where that has yet to get it
 
 
 class Answers:
@@ -115,10 +116,16 @@ class Answers:
         return self._made(market, self._clock())
 
     def _made(self, market: Market, now: datetime) -> Answered:
+        waiting = self._away.get((market.symbol, market.timeframe))
+        row = None if waiting is None else waiting.row
         try:
-            made = store.predictions.make(self._engine, market, now, self.versions, self.terms, self.recent)
+            made = store.predictions.make(
+                self._engine, market, now, self.versions, self.terms, self.recent, row
+            )
         except Unreachable:
             return self._known(market)
+        if waiting is not None and _alike(waiting.signal, made.signal):
+            return _degraded(waiting)  # what was given stands, though its bar was corrected since
         try:
             answer = made.answer or store.predictions.keep(self._engine, made, PATIENCE_SECONDS)
         except Unreachable:
@@ -228,7 +235,16 @@ def _answered(made: Made, ident: int | None, signal: Signal, served_at: datetime
     document = model.predictions.document(signal)
     body, etag = _as_sent(document)
     return Answered(
-        ident, made.market_id, signal, served_at, document, body, etag, made.changes, made.stale_from
+        ident,
+        made.market_id,
+        signal,
+        served_at,
+        document,
+        body,
+        etag,
+        made.changes,
+        made.stale_from,
+        made.row,
     )
 
 

@@ -187,8 +187,9 @@ def _stretch(
 
 def _held(conn: Connection, market_id: int, lately: Lately) -> float:
     """The position that the market's newest Signal before that bar asked for; an abstention asks for none."""
-    if lately.earlier or lately.whole:
-        return lately.earlier[0].position or 0.0 if lately.earlier else 0.0
+    earlier = lately.earlier
+    if earlier or lately.whole:
+        return earlier[0].get("position") or 0.0 if earlier else 0.0
     return conn.scalar(_HELD, {"market_id": market_id, "as_of": lately.as_of}) or 0.0
 
 

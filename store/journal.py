@@ -83,11 +83,11 @@ class Journal:
         delivered = sum(self._deliver_left(path) for path in self._left())
         with self._lock:
             rows = dict(self._rows)
-        for row in rows.values():
+        for answers, row in rows.items():
             self._put(row)
-        with self._lock:
-            for answers in rows:
+            with self._lock:
                 del self._rows[answers]
+        with self._lock:
             self._note(len(self._rows), 0)
             if self._file is not None and not self._rows:  # else it is emptied next time: twice is once
                 _empty(self._file)

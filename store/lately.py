@@ -1,6 +1,6 @@
 """What the ledger last said of a market: read once, for all that a new answer asks of it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -20,6 +20,7 @@ class Lately:
 
     as_of: datetime
     rows: Sequence[Row[Any]]
+    waiting: Mapping[str, Any] | None = None  # a row of a bar before that the ledger has yet to get
 
     @property
     def prediction(self) -> Row[Any] | None:
@@ -32,9 +33,12 @@ class Lately:
         )
 
     @property
-    def earlier(self) -> Sequence[Row[Any]]:
-        """Those of bars before."""
-        return [row for row in self.rows if row.as_of < self.as_of]
+    def earlier(self) -> Sequence[Mapping[Any, Any]]:
+        """Those of bars before, by column."""
+        rows = [row._mapping for row in self.rows if row.as_of < self.as_of]
+        if self.waiting is None or (rows and rows[0]["as_of"] >= self.waiting["as_of"]):
+            return rows
+        return [self.waiting, *rows]
 
     @property
     def whole(self) -> bool:
@@ -42,9 +46,12 @@ class Lately:
         return len(self.rows) < MOST
 
 
-def read(conn: Connection, market_id: int, as_of: datetime) -> Lately:
-    """What was said of the market up to that bar."""
-    return Lately(as_of, conn.execute(_NEWEST, {"market_id": market_id, "as_of": as_of}).all())
+def read(
+    conn: Connection, market_id: int, as_of: datetime, waiting: Mapping[str, Any] | None = None
+) -> Lately:
+    """What was said of the market up to that bar; `waiting` is its newest row that the ledger has yet to get."""
+    before = waiting if waiting is not None and waiting["as_of"] < as_of else None
+    return Lately(as_of, conn.execute(_NEWEST, {"market_id": market_id, "as_of": as_of}).all(), before)
 
 
 _NEWEST = (

@@ -95,8 +95,10 @@ def make(
     versions: Versions,
     terms: Terms = TERMS,
     recent: Recent | None = None,
+    waiting: Mapping[str, Any] | None = None,
 ) -> Made:
-    """As `answer`, and writes nothing yet. `recent` keeps the newest bars."""
+    """As `answer`, and writes nothing yet. `recent` keeps the newest bars; `waiting` is the market's newest row that the
+    ledger has yet to get."""
     kept = timeframe(market.timeframe)
     with database.read(engine) as conn:
         row = store.markets.need(conn, market)
@@ -112,7 +114,7 @@ def make(
             champion = store.versions.champion(conn, row.id, as_of)
             said, until = Said(stale(market, as_of, champion, stale_from)), None
         else:
-            lately = store.lately.read(conn, row.id, as_of)
+            lately = store.lately.read(conn, row.id, as_of, waiting)
             if lately.prediction is None:
                 version = store.versions.champion(conn, row.id, as_of)
                 said = store.forecasts.of_stored(conn, row, tail, as_of, version, versions, terms, lately)

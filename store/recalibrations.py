@@ -1,9 +1,10 @@
 """How far a version's calibration has moved by a bar: on from where it stood in the ledger, by what came since."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, select
+from sqlalchemy import Connection, bindparam, select
 
 from model import backtest, dataset
 from model.backtest import Standing
@@ -35,21 +36,21 @@ def in_ledger(
     """How that version stood at the newest bar before `as_of` that it answered for; None where the ledger has none."""
     asked = {"market_id": market_id, "version": version, "as_of": as_of}
     row = conn.execute(_NEWEST, asked).one_or_none()
-    return None if row is None else _standing(model, row)
+    return None if row is None else _standing(model, row._mapping)
 
 
 def before(conn: Connection, market_id: int, version: int, model: Predictor, lately: Lately) -> Standing:
     """How that version stood before it answers for the bar that `lately` leads up to."""
     for row in lately.earlier:
-        if row.version_id == version and row.log_temperature is not None:
+        if row["version_id"] == version and row.get("log_temperature") is not None:
             return _standing(model, row)
     found = None if lately.whole else in_ledger(conn, market_id, lately.as_of, version, model)
     return found or backtest.fresh(model)
 
 
-def _standing(model: Predictor, row: Row[Any]) -> Standing:
-    moved = Recalibration(row.log_temperature, row.certainty, row.log_width)
-    return Standing(model, moved, micros(row.as_of))
+def _standing(model: Predictor, row: Mapping[Any, Any]) -> Standing:
+    moved = Recalibration(row["log_temperature"], row["certainty"], row["log_width"])
+    return Standing(model, moved, micros(row["as_of"]))
 
 
 _NEWEST = (

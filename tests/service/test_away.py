@@ -22,14 +22,17 @@ import store.predictions
 import store.settings
 from model.artifact import Packed
 from model.bars import Market
-from service.answers import Answers
+from model.portfolio import Costs, policies
+from model.portfolio.policies import Policy
+from model.predictions import Prediction
+from service.answers import Answered, Answers
 from service.app import create_app
 from service.readiness import CHECKS
 from store.database import Engine
 from store.journal import Journal
 from store.settings import Settings
 from tests import postgres as real_postgres
-from tests.service.conftest import CLOSE, ETH, HERE, Clock, TestClient, add_version, bar, problem, walk
+from tests.service.conftest import BARS, CLOSE, ETH, HERE, Clock, TestClient, add_version, bar, problem, walk
 from tests.waiting import until
 
 ASK = {"symbol": "ETHUSDT", "timeframe": "1h"}
@@ -311,3 +314,54 @@ def test_what_is_put_off_while_the_journal_is_delivered_stands_until_it_is_deliv
         until(lambda: answers.signal(second).id is not None)
         document = answers.signal(second).document
         assert document == {name: value for name, value in given.document.items() if name != "degraded"}
+
+
+@pytest.fixture
+def cut_off(
+    engine: Engine, champion: int, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[Answers, Answered]]:
+    """A process whose first Signal, of a position, waits in the journal, and goes on to wait."""
+    monkeypatch.setattr(service.answers, "PATIENCE_SECONDS", 0.1)
+    settings = store.settings.load(database={"url": str(engine.url)}, portfolio={"policy": "sign"})
+    journal = Journal(tmp_path / "journal", engine, 100)
+    with closing(store.changes.watch(engine)) as watch:
+        answers = Answers(engine, settings, watch, clock, journal)
+        with busy(engine):
+            waiting = answers.signal(ETH)
+        assert waiting.id is None
+        assert isinstance(waiting.signal, Prediction)
+        assert waiting.signal.position in (-1.0, 1.0)
+        yield answers, waiting
+        answers.close()
+
+
+def test_the_next_position_stands_on_the_one_that_waits_in_the_journal(
+    engine: Engine, clock: Clock, cut_off: tuple[Answers, Answered], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers, waiting = cut_off
+    held = []
+
+    def seen(policy: Policy, costs: Costs, before: float, *rest: float) -> float:
+        held.append(before)
+        return target(policy, costs, before, *rest)
+
+    target = policies.target
+    monkeypatch.setattr(policies, "target", seen)
+    clock.now += timedelta(hours=1)
+    store.bars.add(engine, ETH, walk(BARS + 1, CLOSE + timedelta(hours=1)).tail(1), clock.now)
+    following = answers.signal(ETH)
+    assert following.id is not None
+    assert following.signal.as_of == CLOSE + timedelta(hours=1)
+    assert held == [waiting.signal.position]
+
+
+def test_what_waits_in_the_journal_stands_though_its_bar_is_corrected(
+    engine: Engine, clock: Clock, cut_off: tuple[Answers, Answered]
+) -> None:
+    answers, waiting = cut_off
+    store.bars.add(engine, ETH, walk().tail(1).with_columns(close=pl.col("open")), clock.now)
+    for answer in (answers.signal, answers.anew):
+        assert (answer(ETH).id, answer(ETH).signal) == (None, waiting.signal)
+    answers.start()
+    until(lambda: answers.signal(ETH).id is not None, 20)
+    assert answers.signal(ETH).signal == waiting.signal
