@@ -6,6 +6,7 @@ columns of BASE.
 Letters: X log close, R log return, Y the same in volatilities, V relative volume, k a window in bars.
 """
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeVar
@@ -80,6 +81,13 @@ BASE: tuple[dict[str, pl.Expr], ...] = (
 )
 
 
+def definitions(steps: Iterable[Mapping[str, pl.Expr]]) -> tuple[tuple[str, str], ...]:
+    """The names and expressions of columns as text, the same for one Polars version."""
+    return tuple((name, serialised(expr)) for step in steps for name, expr in step.items())
+
+
+SHARED = definitions(BASE)
+
 # How many earlier bars the exact windows of a column look at; those of BASE that are not here stand on running sums.
 REACHES = dict.fromkeys(("ts", "closed_at", "open", "high", "low", "close", "volume"), 0)
 for _step in BASE:
@@ -111,10 +119,14 @@ class Feature:
             raise BadInput(f"feature {self.name!r} needs {self.needs} bars: 1 to {WARMUP} are given")
 
     @cached_property
+    def definition(self) -> str:
+        """The expression as text, the same for one Polars version."""
+        return serialised(self.expr)
+
+    @cached_property
     def windowed(self) -> bool:
         """Whether the expression brings windows of its own (`over`, `rolling`)."""
-        text = serialised(self.expr)
-        return '{"Over":' in text or '{"Rolling":' in text
+        return '{"Over":' in self.definition or '{"Rolling":' in self.definition
 
     @cached_property
     def parts(self) -> Parts:

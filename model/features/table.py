@@ -20,7 +20,6 @@ import polars as pl
 from model.bars import Market, market, timeframe
 from model.errors import BadInput
 from model.features.columns import (
-    BASE,
     BODY,
     CALM,
     CALM_NOW,
@@ -32,6 +31,7 @@ from model.features.columns import (
     LOW,
     RANGE,
     SCALE_NEEDS,
+    SHARED,
     VOLATILITY,
     VOLUME_WINDOW,
     WARMUP,
@@ -46,7 +46,6 @@ from model.features.columns import (
 )
 from model.features.few import Few, few
 from model.features.indicators import indicators
-from model.features.parts import serialised
 
 
 def _log_ratio(over: str, under: str) -> pl.Expr:
@@ -286,10 +285,9 @@ class FeatureSet:
     @cached_property
     def sha256(self) -> str:
         """Changes with any name, order, need, definition or shared column. Stable for one Polars version."""
-        base = [[name, serialised(expr)] for step in BASE for name, expr in step.items()]
-        own = [[feature.name, feature.needs, serialised(feature.expr)] for feature in self.features]
+        own = [[feature.name, feature.needs, feature.definition] for feature in self.features]
         others = [[each.symbol, each.timeframe, each.feature_set.sha256] for each in self.inputs]
-        said = [WARMUP, base, own, others] if others else [WARMUP, base, own]
+        said = [WARMUP, SHARED, own, others] if others else [WARMUP, SHARED, own]
         return hashlib.sha256(json.dumps(said).encode()).hexdigest()
 
 

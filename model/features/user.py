@@ -25,10 +25,9 @@ from numpy.typing import NDArray
 
 from model.bars import BAR_SCHEMA, Bars, iso, timeframe
 from model.errors import BadInput
-from model.features.columns import BASE, WARMUP, Feature
+from model.features.columns import SHARED, WARMUP, Feature
 from model.features.frames import BLOCK, edges, together
 from model.features.lookahead import check, computable, unmet_needs
-from model.features.parts import serialised
 from model.features.table import FEATURES
 
 LARGEST = 1_000.0  # a value further from 0 would drown all others, whatever scaling does
@@ -64,9 +63,8 @@ def feature(
 
 def definition(features: Sequence[Feature]) -> str:
     """SHA-256 of what these features, and all that they may use, are made of. Stable for one Polars version."""
-    shared = [[name, serialised(expr)] for step in BASE for name, expr in step.items()]
-    own = [[each.name, each.needs, serialised(each.expr)] for each in features]
-    return hashlib.sha256(json.dumps([WARMUP, BLOCK, shared, own]).encode()).hexdigest()
+    own = [[each.name, each.needs, each.definition] for each in features]
+    return hashlib.sha256(json.dumps([WARMUP, BLOCK, SHARED, own]).encode()).hexdigest()
 
 
 def register(features: Sequence[Feature]) -> None:
@@ -137,7 +135,7 @@ def made_up(n: int, seed: int, still: float = 0.0, volume: float = 1e3, unit: fl
 
 def _must_be_plain(each: Feature) -> None:
     """Raises BadInput where what an expression gives is not decided by its text and the bars alone."""
-    text = serialised(each.expr)
+    text = each.definition
     pickled = json.dumps(list(b"cloudpickle"), separators=(",", ":"))[1:-1]
     if "AnonymousFunction" in text or pickled in text:
         raise BadInput(

@@ -340,8 +340,10 @@ def test_a_changed_definition_changes_the_hash(monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setitem(FEATURES, "z_24", changed)
         hashes.add(FeatureSet(names).sha256)
     monkeypatch.setitem(FEATURES, "z_24", z)
-    other = {**table.BASE[1], "calm": table.BASE[1]["calm"] * 2}
-    monkeypatch.setattr(table, "BASE", (table.BASE[0], other, table.BASE[2]))
+    first, calm, *rest = columns.BASE
+    monkeypatch.setattr(
+        table, "SHARED", columns.definitions([first, {**calm, "calm": calm["calm"] * 2}, *rest])
+    )
     hashes.add(FeatureSet(names).sha256)
     assert len(hashes) == 7
     monkeypatch.undo()
