@@ -1,8 +1,8 @@
 """A process's Signals in memory: made once, kept in the ledger, and given again as long as nothing has changed.
 
-What is given is checked each time: by the market's mark, which moves with its bars, promotions and pause, and by the
-time from which on its newest bar is too old. While the database is away, what is known goes on to be given, and says so;
-what is answered anew then waits in the journal for the ledger.
+What is given is checked each time: by the marks of the market and of those whose bars it looks at beside, which move
+with bars, promotions and pause, and by the time from which on its newest bar is too old. While the database is away, what
+is known goes on to be given, and says so; what is answered anew then waits in the journal for the ledger.
 """
 
 import hashlib
@@ -29,6 +29,7 @@ from store.database import Engine
 from store.forecasts import Said
 from store.journal import Journal
 from store.loaded import Versions
+from store.markets import Marks
 from store.predictions import Made
 from store.recent import Recent
 from store.settings import Settings
@@ -54,7 +55,7 @@ class Answered:
     document: dict[str, Any]
     body: bytes
     etag: bytes
-    changes: int  # the mark of the market under which it is good
+    marks: Marks  # under which it is good
     good_until: datetime | None
     row: Mapping[str, Any]  # of the ledger, where that has yet to get it
 
@@ -76,7 +77,7 @@ class Answers:
         self._engine, self._watch, self._clock, self._journal = engine, watch, clock, journal
         self._kept: dict[tuple[str, str], Answered] = {}
         self._away: dict[tuple[str, str], Answered] = {}  # made while the database was
-        self._marks: dict[Market, int] = {}
+        self._marks: Marks = {}
         self._marked: object = None  # the database's mark under which those were read
         self._lock = threading.Lock()
         self._stop = threading.Event()
@@ -105,7 +106,7 @@ class Answers:
             if kept is not None and self._good(kept, now):
                 return kept
             waiting = self._away.get((market.symbol, market.timeframe))
-            if waiting is not None and waiting.changes == self._marks.get(market):
+            if waiting is not None and store.markets.stand(waiting.marks, self._marks):
                 return self._known(market)  # what was given stands: it comes to the ledger first
         except Unreachable:
             return self._known(market)
@@ -131,10 +132,9 @@ class Answers:
         except Unreachable:
             return self._put_off(made)
         found = _answered(made, answer.id, answer.signal, answer.served_at)
-        if made.lasting:
-            if len(self._kept) >= MOST:
-                self._kept.pop(next(iter(self._kept)), None)
-            self._kept[market.symbol, market.timeframe] = found
+        if len(self._kept) >= MOST:
+            self._kept.pop(next(iter(self._kept)), None)
+        self._kept[market.symbol, market.timeframe] = found
         return found
 
     def of_bars(
@@ -146,7 +146,7 @@ class Answers:
         )
         return {**model.predictions.document(signal), "in_sample": in_sample}
 
-    def marks(self) -> dict[Market, int]:
+    def marks(self) -> Marks:
         """The mark of every market, as of now. Raises Unreachable."""
         self._look()
         return self._marks
@@ -168,9 +168,8 @@ class Answers:
         self._journal.close()
 
     def _good(self, kept: Answered, now: datetime) -> bool:
-        if kept.changes != self._marks.get(kept.signal.market):
-            return False
-        return kept.good_until is None or now <= kept.good_until
+        in_time = kept.good_until is None or now <= kept.good_until
+        return in_time and store.markets.stand(kept.marks, self._marks)
 
     def _look(self) -> None:
         """Reads the marks of the markets again, where anything was committed since."""
@@ -196,7 +195,7 @@ class Answers:
         assert kept.signal.as_of is not None
         stale = store.predictions.stale(market, kept.signal.as_of, kept.signal.version, kept.good_until)
         row = store.predictions.ledger_row(kept.market_id, Said(stale), now)
-        return self._put_off(Made(None, row, kept.market_id, stale, kept.changes, None, lasting=True))
+        return self._put_off(Made(None, row, kept.market_id, stale, kept.marks, None))
 
     def _put_off(self, made: Made) -> Answered:
         """A Signal that the ledger cannot take now: it is in the journal before it is given. Of two for one bar the first
@@ -242,7 +241,7 @@ def _answered(made: Made, ident: int | None, signal: Signal, served_at: datetime
         document,
         body,
         etag,
-        made.changes,
+        made.marks,
         made.stale_from,
         made.row,
     )

@@ -19,6 +19,7 @@ from anyio import CapacityLimiter, to_thread
 
 import model.predictions
 import store.database
+import store.markets
 import store.predictions
 from model.bars import Market, iso
 from model.errors import NotFound, Unreachable
@@ -27,6 +28,7 @@ from service.answers import Answered, Answers
 from service.metrics import StreamMetrics
 from store.changes import Watch
 from store.database import Engine
+from store.markets import Marks
 
 log = logging.getLogger(__name__)
 
@@ -126,7 +128,7 @@ class Broadcaster:
         self._stopping, self._metrics = stopping, metrics
         self._subscribers: set[Subscriber] = set()
         self._told = 0  # the newest id that was told
-        self._answered: dict[Market, int] = {}  # the market's mark that its newest answer is of
+        self._answered: dict[Market, Marks] = {}  # the marks that a market's newest answer is of
         self._asking: dict[Market, asyncio.Task[None]] = {}
         self._answering = ThreadPoolExecutor(MOST_ANSWERS, "answers")
         self._replays = CapacityLimiter(MOST_REPLAYS)
@@ -244,7 +246,8 @@ class Broadcaster:
                 self._read, self._told, limiter=self._looks, abandon_on_cancel=True
             )
             for market, mark in marks.items():
-                if mark != self._answered.get(market):
+                of = self._answered.get(market)
+                if of is None or not store.markets.stand(of, marks):
                     self._want(market, mark)
             self._tell(events)
             if len(events) < PAGE:
@@ -279,9 +282,9 @@ class Broadcaster:
             if not isinstance(error, NotFound):
                 log.exception("%s could not be answered", market)
             if mark is not None:
-                self._answered[market] = mark
+                self._answered[market] = {market: mark}
         else:
-            self._answered[market] = answered.changes
+            self._answered[market] = answered.marks
             if answered.id == self._told + 1:  # so there is nothing between
                 self._tell([_event(answered.id, answered.signal, answered.served_at)])
         finally:
@@ -302,7 +305,7 @@ class Broadcaster:
             rows = store.predictions.page(conn, limit=1)
         return rows[0].id if rows else 0
 
-    def _read(self, after: int) -> tuple[dict[Market, int], list[Event]]:
+    def _read(self, after: int) -> tuple[Marks, list[Event]]:
         return self._answers.marks(), self._page(after, None)
 
     def _page(self, after: int, market_id: int | None) -> list[Event]:

@@ -69,14 +69,14 @@ def terms(settings: Settings) -> Terms:
 @dataclass(frozen=True)
 class Said:
     """A fresh Signal. Of a prediction also the model that made it, the close and the row (F,) that it stands on, and how
-    far calibration had moved. `lasting`: it will be the same as long as the market's own bars and promotions are."""
+    far calibration had moved. `beside`: the other markets whose bars it stands on."""
 
     signal: Signal
     model: Predictor | None = None
     close: float | None = None
     row: NDArray[np.float32] | None = None
     moved: Recalibration | None = None
-    lasting: bool = True
+    beside: tuple[Market, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -214,10 +214,10 @@ def _say(
     held: float,
 ) -> Said:
     model, kept, seen = loaded.model, timeframe(market.timeframe), stretch.seen
-    lasting = not model.features.inputs  # other markets' bars may come and go meanwhile
+    beside = tuple(each.market for each in model.features.inputs if each.market is not None)
 
     def abstain(reason: Reason, detail: str) -> Said:
-        return Said(Abstention(market, as_of, version, reason, detail), lasting=lasting)
+        return Said(Abstention(market, as_of, version, reason, detail), beside=beside)
 
     if len(seen.ts) == 0:
         return abstain(Reason.TOO_FEW_BARS, f"there are {len(tail)} bars, {features.WARMUP + 1} are needed")
@@ -254,7 +254,7 @@ def _say(
         position=position,
         pays_up_to_bps=policies.pays_up_to(position, forecast.expected_return),
     )
-    return Said(signal, model, close, x, moved, lasting)
+    return Said(signal, model, close, x, moved, beside)
 
 
 def _of_input(each: Input, stands: int, others: Others, as_of: datetime) -> str:

@@ -1,5 +1,6 @@
 """Markets that have bars: a row each, made with the first acceptable bar and never before."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -71,10 +72,18 @@ def note_change(conn: Connection, market_id: int) -> None:
     conn.execute(update(markets).where(markets.c.id == market_id).values(changes=markets.c.changes + 1))
 
 
-def marks(conn: Connection) -> dict[Market, int]:
+Marks = Mapping[Market, int | None]  # None: there is no such market yet
+
+
+def marks(conn: Connection) -> dict[Market, int | None]:
     """The mark of each market. As long as it stands, so does all that an answer was made of."""
     rows = conn.execute(select(markets.c.symbol, markets.c.timeframe, markets.c.changes))
     return {Market(symbol, length): changes for symbol, length, changes in rows}
+
+
+def stand(marks: Marks, now: Marks) -> bool:
+    """Whether these marks are what they are now."""
+    return not any(now.get(market) != mark for market, mark in marks.items())
 
 
 _NAMED = select(markets).where(

@@ -28,7 +28,7 @@ from store import database, tables
 from store.database import BUSY_TIMEOUT_SECONDS, Engine
 from store.forecasts import Said, Terms
 from store.loaded import Versions
-from store.markets import MarketRow
+from store.markets import MarketRow, Marks
 from store.recent import Recent
 from store.tables import micros, predictions
 
@@ -67,16 +67,15 @@ class Answer:
 
 @dataclass(frozen=True)
 class Made:
-    """A market's Signal for its newest bar, and until when it is good: as long as the market's mark is `changes`, where
-    `lasting`, and not later than `stale_from`, where that is told."""
+    """A market's Signal for its newest bar, and until when it is good: as long as these marks stand, its own and those of
+    markets whose bars it stands on beside, and not later than `stale_from`, where that is told."""
 
     answer: Answer | None  # that the ledger has already
     row: dict[str, Any]  # of the ledger, to be kept otherwise
     market_id: int
     signal: Signal
-    changes: int
+    marks: Marks
     stale_from: datetime | None
-    lasting: bool
 
 
 def answer(engine: Engine, market: Market, now: datetime, versions: Versions, terms: Terms = TERMS) -> Answer:
@@ -120,10 +119,16 @@ def make(
                 said = store.forecasts.of_stored(conn, row, tail, as_of, version, versions, terms, lately)
             else:
                 first = _entry(lately.prediction)
-                said = Said(first.signal)
+                said = Said(first.signal)  # which stands, whatever comes
+        marks = {row.market: row.changes, **_marks(conn, said.beside)}
     found = None if first is None else Answer(first.id, first.signal, first.served_at)
     values = {} if found else ledger_row(row.id, said, now)
-    return Made(found, values, row.id, said.signal, row.changes, until, said.lasting)
+    return Made(found, values, row.id, said.signal, marks, until)
+
+
+def _marks(conn: Connection, beside: Sequence[Market]) -> Marks:
+    found = [(market, store.markets.find(conn, market)) for market in beside]
+    return {market: None if row is None else row.changes for market, row in found}
 
 
 def _newest(conn: Connection, row: MarketRow, kept: Timeframe, recent: Recent) -> Bars:

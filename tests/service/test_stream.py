@@ -21,8 +21,10 @@ import store.keys
 import store.markets
 import store.predictions
 import store.settings
+from model import artifact, dataset, training
 from model.artifact import Packed
-from model.bars import Market
+from model.bars import Market, timeframe
+from model.features import Input
 from service import broadcast, stream
 from service.answers import Answered
 from service.app import create_app
@@ -501,3 +503,31 @@ def test_a_stream_that_opens_while_a_market_is_being_answered_holds_nothing_up(
             assert httpx.get(f"{url}/livez", timeout=1).status_code == 200
             go_on.set()
             assert early.next()["id"] == late.next()["id"]
+
+
+def test_a_bar_of_a_market_that_is_looked_at_beside_is_an_answer_anew(
+    app: FastAPI, engine: Engine, market_id: int, clock: Clock
+) -> None:
+    """Of one bar first an abstention, since the other market's bars are late, then, once they are there, a number."""
+    second_market(engine)
+    btc = Market("BTCUSDT", "1h")
+    beside = Input(btc.symbol, btc.timeframe, ("return_1",))
+    config = training.TrainConfig(hidden=(8,), epochs=2, patience=1, inputs=(beside,))
+    data = dataset.from_bars(walk(), timeframe("1h"), config, others={btc: walk(seed=8)})
+    arrays, manifest = training.contents(training.fit(data, config))
+    arrays["calibration"][3] = 1e9  # so that all bars lie in its domain
+    held = {"rows": 0, "gain": 0.0, "gain_error": 0.0}
+    add_version(engine, market_id, artifact.pack(arrays, manifest | {"held": held}), "champion")
+    hours = 4
+    with listening(app) as url, reading(url, OF_ETH) as reader:
+        assert reader.next()["kind"] == "prediction"
+        clock.now += hours * HOUR
+        store.bars.add(engine, ETH, walk(BARS + hours, CLOSE + hours * HOUR).tail(hours), clock.now)
+        late = reader.next()
+        assert (late["as_of"], late.get("reason")) == ("2024-07-01T04:00:00Z", "stale_bars")
+        others = walk(BARS + hours, CLOSE + hours * HOUR, seed=8).tail(hours)
+        store.bars.add(engine, btc, others, clock.now)
+        told = reader.next()
+        assert (told["as_of"], told["kind"]) == (late["as_of"], "prediction")
+        asked = httpx.post(f"{url}/v1/predict", json={"symbol": "ETHUSDT", "timeframe": "1h"}).json()
+    assert {**asked, "id": told["id"], "served_at": told["served_at"]} == told
