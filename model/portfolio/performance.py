@@ -40,7 +40,8 @@ class Performance:
     expectancy: float | None  # mean net return of a trade
     tail_ratio_bar: float | None  # 95 % quantile of the returns by the 5 % quantile, without sign
     var_95_bar: float | None  # value at risk: the 5 % quantile of the returns, so below 0 where it is a loss
-    es_95_bar: float | None  # expected shortfall: mean of the worst 5 % of the returns (Acerbi & Tasche 2002)
+    # expected shortfall: mean of the worst 5 % of the returns, the last of them counted whole (cf. Acerbi & Tasche 2002)
+    es_95_bar: float | None
     skewness_bar: float | None  # of the returns
     kurtosis_bar: float | None  # of the returns; a normal has 3
 
