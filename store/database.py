@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -319,9 +320,15 @@ def upgrade(engine: Engine) -> None:
 
 def at_head(engine: Engine) -> bool:
     """Whether the schema is the one that this program was built for. Raises Unreachable."""
-    head = ScriptDirectory.from_config(alembic_config()).get_current_head()
     with read(engine) as connection:
-        return MigrationContext.configure(connection).get_current_revision() == head
+        # it makes a table of its own each time, for which the engine would keep its statements
+        own = connection.execution_options(compiled_cache=None)
+        return MigrationContext.configure(own).get_current_revision() == _head()
+
+
+@cache
+def _head() -> str | None:
+    return ScriptDirectory.from_config(alembic_config()).get_current_head()
 
 
 def prepare(engine: Engine) -> None:
