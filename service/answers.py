@@ -117,20 +117,27 @@ class Answers:
         return self._made(market, self._clock())
 
     def _made(self, market: Market, now: datetime) -> Answered:
-        waiting = self._away.get((market.symbol, market.timeframe))
-        row = None if waiting is None else waiting.row
-        try:
-            made = store.predictions.make(
-                self._engine, market, now, self.versions, self.terms, self.recent, row
-            )
-        except Unreachable:
-            return self._known(market)
-        if waiting is not None and _alike(waiting.signal, made.signal):
-            return _degraded(waiting)  # what was given stands, though its bar was corrected since
-        try:
-            answer = made.answer or store.predictions.keep(self._engine, made, PATIENCE_SECONDS)
-        except Unreachable:
-            return self._put_off(made)
+        for anyway in store.predictions.TRIES:
+            waiting = self._away.get((market.symbol, market.timeframe))
+            row = None if waiting is None else waiting.row
+            try:
+                made = store.predictions.make(
+                    self._engine, market, now, self.versions, self.terms, self.recent, row
+                )
+            except Unreachable:
+                return self._known(market)
+            if waiting is not None and _alike(waiting.signal, made.signal):
+                return _degraded(waiting)  # what was given stands, though its bar was corrected since
+            try:
+                answer = made.answer or store.predictions.keep(
+                    self._engine, made, PATIENCE_SECONDS, anyway=anyway
+                )
+            except Unreachable:
+                return self._put_off(made)
+            if answer is not None:
+                break
+            now = self._clock()  # a promotion that counts this time was decided before it
+        assert answer is not None
         found = _answered(made, answer.id, answer.signal, answer.served_at)
         if len(self._kept) >= MOST:
             self._kept.pop(next(iter(self._kept)), None)

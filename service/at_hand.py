@@ -69,6 +69,8 @@ class Many(msgspec.Struct, forbid_unknown_fields=True):
     markets: list[Named]
 
 
+# UnicodeDecodeError: bytes that are no text
+_NOT_READ = (msgspec.MsgspecError, UnicodeDecodeError)
 _ONE = msgspec.json.Decoder(Named)
 _PUSHED = msgspec.json.Decoder(Pushed)
 _OF_BARS = msgspec.json.Decoder(OfBars)
@@ -101,7 +103,7 @@ class One(APIRoute):
                 return await _of_bars(request, body) or await usual(request)
             try:
                 asked = _ONE.decode(body)
-            except msgspec.MsgspecError:
+            except _NOT_READ:
                 return await usual(request)
             found = answers.at_hand(asked.symbol, asked.timeframe, await _moment(answers))
             return await usual(request) if found is None else response(found)
@@ -144,7 +146,7 @@ def pushed(body: bytes, most: int) -> tuple[Market, pl.DataFrame] | None:
 
 
 # OverflowError: a time that is out of range
-_NOT_PLAIN = (msgspec.MsgspecError, BadInput, OverflowError)
+_NOT_PLAIN = (*_NOT_READ, BadInput, OverflowError)
 
 
 def _whole_seconds(body: bytes, times: Iterable[datetime]) -> bool:
@@ -180,7 +182,7 @@ class Batch(APIRoute):
             answers: Answers = request.app.state.answers
             try:
                 asked = _MANY.decode(await request.body()).markets
-            except msgspec.MsgspecError:
+            except _NOT_READ:
                 return await usual(request)
             if 0 < len(asked) <= request.app.state.settings.service.max_batch_markets:
                 now = await _moment(answers)

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, bindparam, select
 
-from store.tables import markets, predictions
+from store.tables import EPOCH, markets, predictions
 
 # Nearly always the bar's own row, and that of the bar before.
 MOST = 4
@@ -39,6 +39,18 @@ class Lately:
         if self.waiting is None or (rows and rows[0]["as_of"] >= self.waiting["as_of"]):
             return rows
         return [self.waiting, *rows]
+
+    @property
+    def newest_id(self) -> int:
+        """The id of what was said last; 0 where nothing was."""
+        return max((row.id for row in self.rows), default=0)
+
+    @property
+    def since(self) -> datetime:
+        """The close from which on what is said has to do with the bar's own answer: that of the bar before."""
+        if self.earlier:
+            return self.earlier[0]["as_of"]  # type: ignore[no-any-return]
+        return EPOCH if self.whole else self.as_of
 
     @property
     def whole(self) -> bool:

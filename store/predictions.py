@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 import polars as pl
-from sqlalchemy import Connection, Row, Select, select
+from sqlalchemy import Connection, Row, Select, bindparam, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 import store.bars
@@ -27,12 +27,15 @@ from model.predictor import Predictor
 from store import database, tables
 from store.database import BUSY_TIMEOUT_SECONDS, Engine
 from store.forecasts import Said, Terms
+from store.lately import Lately
 from store.loaded import Versions
 from store.markets import MarketRow, Marks
 from store.recent import Recent
 from store.tables import micros, predictions
 
 TERMS = Terms()
+# A Signal is made so often; the last one is kept whatever the ledger has learned meanwhile.
+TRIES = (*[False] * 19, True)
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,7 @@ class Made:
     signal: Signal
     marks: Marks
     stale_from: datetime | None
+    lately: Lately | None = None  # what the ledger had said before
 
 
 def answer(engine: Engine, market: Market, now: datetime, versions: Versions, terms: Terms = TERMS) -> Answer:
@@ -83,8 +87,12 @@ def answer(engine: Engine, market: Market, now: datetime, versions: Versions, te
 
     `versions` keeps what was loaded. Raises NotFound for a market that has no bars.
     """
-    made = make(engine, market, now, versions, terms)
-    return made.answer or keep(engine, made)
+    for anyway in TRIES:
+        made = make(engine, market, now, versions, terms)
+        answer = made.answer or keep(engine, made, anyway=anyway)
+        if answer is not None:
+            return answer
+    raise AssertionError("the last try keeps it anyway")
 
 
 def make(
@@ -107,23 +115,22 @@ def make(
         stale_from = bars.stale_from(opens, kept, terms.stale_after_timeframes)
         until: datetime | None = stale_from
         first = None
+        lately = store.lately.read(conn, row.id, as_of, waiting)
         if row.paused:
             said, until = Said(Abstention(market, as_of, None, Reason.PAUSED, "this market was paused")), None
         elif now > stale_from:
             champion = store.versions.champion(conn, row.id, as_of)
             said, until = Said(stale(market, as_of, champion, stale_from)), None
+        elif lately.prediction is None:
+            version = store.versions.champion(conn, row.id, as_of)
+            said = store.forecasts.of_stored(conn, row, tail, as_of, version, versions, terms, lately)
         else:
-            lately = store.lately.read(conn, row.id, as_of, waiting)
-            if lately.prediction is None:
-                version = store.versions.champion(conn, row.id, as_of)
-                said = store.forecasts.of_stored(conn, row, tail, as_of, version, versions, terms, lately)
-            else:
-                first = _entry(lately.prediction)
-                said = Said(first.signal)  # which stands, whatever comes
+            first = _entry(lately.prediction)
+            said = Said(first.signal)  # which stands, whatever comes
         marks = {row.market: row.changes, **_marks(conn, said.beside)}
     found = None if first is None else Answer(first.id, first.signal, first.served_at)
     values = {} if found else ledger_row(row.id, said, now)
-    return Made(found, values, row.id, said.signal, marks, until)
+    return Made(found, values, row.id, said.signal, marks, until, lately)
 
 
 def _marks(conn: Connection, beside: Sequence[Market]) -> Marks:
@@ -294,28 +301,43 @@ def ledger_row(market_id: int, said: Said, now: datetime) -> dict[str, Any]:
     }
 
 
-def keep(engine: Engine, made: Made, patience_seconds: float = BUSY_TIMEOUT_SECONDS) -> Answer:
+def keep(
+    engine: Engine, made: Made, patience_seconds: float = BUSY_TIMEOUT_SECONDS, *, anyway: bool = False
+) -> Answer | None:
     """Puts a fresh Signal into the ledger, unless this bar has been answered meanwhile: then that answer stands. Raises
-    Unreachable where another writer takes longer than `patience_seconds`."""
-    ident = keep_row(engine, made.row, patience_seconds)
+    Unreachable where another writer takes longer than `patience_seconds`.
+
+    None where the ledger has learned meanwhile what the Signal does not know of, and `anyway` is not told: what came of
+    the bar before, whose position it goes on from, or of a later one, which has gone on without it. Then it is made anew.
+    """
+    lately = None if anyway else made.lately
+    ident = keep_row(engine, made.row, patience_seconds, lately)
     if ident is not None:
         return Answer(ident, made.signal, made.row["served_at"])
     same = (predictions.c[name] == made.row[name] for name in ("market_id", "as_of", "answer"))
     with database.read(engine) as conn:
         kept = _one(conn, _select().where(*same))
-    assert kept is not None
-    return Answer(kept.id, kept.signal, kept.served_at)
+    assert kept is not None or lately is not None
+    return None if kept is None else Answer(kept.id, kept.signal, kept.served_at)
 
 
 def keep_row(
-    engine: Engine, row: Mapping[str, Any], patience_seconds: float = BUSY_TIMEOUT_SECONDS
+    engine: Engine,
+    row: Mapping[str, Any],
+    patience_seconds: float = BUSY_TIMEOUT_SECONDS,
+    lately: Lately | None = None,
 ) -> int | None:
-    """The id of that row in the ledger, where it is put now; None where it has that answer already.
+    """The id of that row in the ledger, where it is put now; None where it has that answer already, or more of that bar,
+    the one before and later ones than `lately`.
 
     Ids become visible in their order, so that whoever follows the ledger by them misses none.
     """
+    statement, given = _KEEP[engine.dialect.name], row
+    if lately is not None:
+        seen = {"seen": lately.newest_id, "since": lately.since}
+        statement, given = _KEEP_NEXT[engine.dialect.name], _NOTHING | dict(row) | seen
     with database.write(engine, patience_seconds, lock=database.LEDGER_LOCK) as conn:
-        ident: int | None = conn.scalar(_KEEP[engine.dialect.name], row)
+        ident: int | None = conn.scalar(statement, given)
     return ident
 
 
@@ -368,9 +390,26 @@ def _select() -> Select[Any]:
 
 
 # Made once, as making them takes longer than carrying them out.
+_INSERTS: dict[str, postgresql.Insert | sqlite.Insert] = {
+    "postgresql": postgresql.insert(predictions),
+    "sqlite": sqlite.insert(predictions),
+}
 _KEEP = {
-    "postgresql": postgresql.insert(predictions).on_conflict_do_nothing().returning(predictions.c.id),
-    "sqlite": sqlite.insert(predictions).on_conflict_do_nothing().returning(predictions.c.id),
+    name: insert.on_conflict_do_nothing().returning(predictions.c.id) for name, insert in _INSERTS.items()
+}
+_OUTCOME = ("up", "return", "log_loss", "base_log_loss", "scored_at")
+_NOTHING: dict[str, Any] = {c.name: None for c in predictions.c if c.name not in ("id", *_OUTCOME)}
+_GIVEN = {name: bindparam(name, type_=predictions.c[name].type) for name in _NOTHING}
+_MORE = select(predictions.c.id).where(
+    predictions.c.market_id == _GIVEN["market_id"],
+    predictions.c.as_of >= bindparam("since", type_=predictions.c.as_of.type),
+    predictions.c.id > bindparam("seen", type_=predictions.c.id.type),
+)
+_KEEP_NEXT = {
+    name: insert.from_select(list(_GIVEN), select(*_GIVEN.values()).where(~_MORE.exists()))
+    .on_conflict_do_nothing()
+    .returning(predictions.c.id)
+    for name, insert in _INSERTS.items()
 }
 
 

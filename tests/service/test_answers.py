@@ -184,3 +184,12 @@ def test_a_signal_s_position_is_what_the_policy_says_after_the_one_before(
         else:
             assert said["pays_up_to_bps"] is None
         held = wanted
+
+
+@pytest.mark.parametrize("path", ["/v1/predict", "/v1/predict/batch", "/v1/bars"])
+@pytest.mark.parametrize(
+    "body", [b'{"symbol": "\xff"}', b'{"markets": [{"symbol": "\xff"}]}', b'{"bars": "\xff"}']
+)
+def test_bytes_that_are_no_text_are_refused(client: TestClient, path: str, body: bytes) -> None:
+    response = client.post(path, content=body, headers={"content-type": "application/json"})
+    assert response.status_code == 400, response.text

@@ -287,3 +287,39 @@ def test_a_market_with_weekends_is_not_stale_on_a_sunday(engine: Engine) -> None
     assert isinstance(ask(engine, sunday).signal, Prediction)
     tuesday = HOUR.close_of(friday) + timedelta(hours=90)
     assert isinstance(ask(engine, tuesday).signal, Abstention)
+
+
+def test_a_signal_that_the_ledger_went_past_is_made_anew(database: Engine) -> None:
+    crown(database, ingest(database, BARS.head(1_198)), HOUR.close_of(BARS["ts"][1_197]))
+    made = []
+    for count in (1_198, 1_199, 1_200):  # three who ask at once, a bar apart
+        now = HOUR.close_of(BARS["ts"][count - 1])
+        store.bars.add(database, MARKET, BARS[count - 1 : count], now)
+        made.append(store.predictions.make(database, MARKET, now, {}))
+    assert store.predictions.keep(database, made[1]) is not None
+    assert store.predictions.keep(database, made[2]) is None, "it knows nothing of the position before"
+    assert store.predictions.keep(database, made[0]) is None, "the next one went on without it"
+    answered = ask(database, NOW)
+    assert answered.signal.as_of == NOW
+    assert store.predictions.keep(database, made[2]) == answered, "that bar's first Signal stands"
+    with store.database.read(database) as conn:
+        closes = [entry.signal.as_of for entry in store.predictions.page(conn)]
+    assert closes == [NOW, NOW - HOUR.length]
+
+
+def test_a_signal_that_is_always_overtaken_is_kept_in_the_end(
+    database: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crown(database, ingest(database, BARS), NOW)
+    make = store.predictions.make
+
+    def overtaken(*given: Any) -> store.predictions.Made:
+        made = make(*given)
+        assert made.lately is not None
+        later = made.row | {"as_of": NOW + timedelta(hours=1 + next(hours))}
+        store.predictions.keep_row(database, later)
+        return made
+
+    hours = iter(range(100))
+    monkeypatch.setattr(store.predictions, "make", overtaken)
+    assert ask(database, NOW).signal.as_of == NOW
