@@ -77,6 +77,14 @@ _OF_BARS = msgspec.json.Decoder(OfBars)
 _MANY = msgspec.json.Decoder(Many)
 
 
+def is_json(request: Request) -> bool:
+    """Whether a request says that it brings JSON, as most say it."""
+    for name, value in request.scope["headers"]:
+        if name == b"content-type":
+            return bool(value.partition(b";")[0] == b"application/json")
+    return False
+
+
 def response(found: Answered) -> Response:
     """A Signal as it is sent."""
     sent = Response(found.body, media_type="application/json")
@@ -97,6 +105,8 @@ class One(APIRoute):
         usual = super().get_route_handler()
 
         async def handle(request: Request) -> Response:
+            if not is_json(request):
+                return await usual(request)
             answers: Answers = request.app.state.answers
             body = await request.body()
             if b'"bars"' in body:
@@ -179,6 +189,8 @@ class Batch(APIRoute):
         usual = super().get_route_handler()
 
         async def handle(request: Request) -> Response:
+            if not is_json(request):
+                return await usual(request)
             answers: Answers = request.app.state.answers
             try:
                 asked = _MANY.decode(await request.body()).markets

@@ -122,7 +122,7 @@ class Pushed(APIRoute):
 
         async def handle(request: Request) -> Response:
             most = request.app.state.settings.service.max_bars_per_request
-            given = at_hand.pushed(await request.body(), most)
+            given = at_hand.pushed(await request.body(), most) if at_hand.is_json(request) else None
             if given is None:
                 return await usual(request)
             document = await run_in_threadpool(_keep, request, *given)

@@ -169,8 +169,9 @@ class Broadcaster:
             self._cancel()
 
     def stir(self, market: Market) -> None:
-        """Has a market answered at once; to be called by whoever has just moved its mark, from any thread."""
-        if self._loop is not None and self._wanted(market):
+        """Has a market answered at once; to be called by whoever has just moved its mark, from any thread. One that is
+        being answered is asked again after that."""
+        if self._loop is not None and market not in self._asking and self._wanted(market):
             with suppress(RuntimeError):  # the loop was closed meanwhile
                 # begun before the loop hears of it, which is busy with the answer to the one that pushed
                 begun = self._answering.submit(self._answers.anew, market)
@@ -190,7 +191,7 @@ class Broadcaster:
         """Ends it, once what was begun has come to its end."""
         self._cancel()
         await asyncio.gather(*self._asking.values(), return_exceptions=True)
-        self._answering.shutdown(wait=False)
+        self._answering.shutdown(wait=False, cancel_futures=True)
 
     def _cancel(self) -> None:
         for task in self._tasks:

@@ -7,6 +7,8 @@ client with its next answer to close; only then are idle connections closed and 
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 import signal
 import socket
 import sys
@@ -23,8 +25,12 @@ if TYPE_CHECKING:
 
     from store.settings import Settings
 
+log = logging.getLogger(__name__)
+
 # Requests under way get this long to end.
 GRACEFUL_SECONDS = 5
+# SIGTERM is answered within 15 s, whatever a database that neither answers nor goes away still holds up.
+LAST_SECONDS = 12.0
 # For so long clients that go on asking are told to close; only one that is silent for longer is closed unasked.
 LINGER_SECONDS = 0.5
 # The loop closes its own listening socket at its next turn; what comes until then is still taken.
@@ -97,6 +103,13 @@ class Server(uvicorn.Server):
         return made(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
 
 
+def _end() -> None:
+    """Ends this process as it is: what it acknowledged is on the disk."""
+    log.error("something does not end, most likely for want of the database; the process ends without it")
+    logging.shutdown()
+    os._exit(1)
+
+
 def run(
     app: FastAPI,
     settings: Settings,
@@ -112,6 +125,9 @@ def run(
 
     def stopping() -> None:
         app.state.stopping = True
+        last = threading.Timer(LAST_SECONDS, _end)
+        last.daemon = True
+        last.start()
         stops()
 
     config = uvicorn.Config(

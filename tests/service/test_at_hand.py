@@ -55,13 +55,15 @@ def both(make: Made) -> tuple[TestClient, TestClient]:
     return make(), make()
 
 
-def sent(client: TestClient, path: str, body: bytes, usual: bool) -> tuple[int, str, Any]:
+def sent(
+    client: TestClient, path: str, body: bytes, usual: bool, kind: str | None = "application/json"
+) -> tuple[int, str, Any]:
     """What is answered: status, kind, and content without the request's own id."""
     with pytest.MonkeyPatch.context() as patch:
         if usual:
             for decoder in ("_ONE", "_OF_BARS", "_PUSHED", "_MANY"):
                 patch.setattr(at_hand, decoder, Refuses())
-        response = client.post(path, content=body, headers={"content-type": "application/json"})
+        response = client.post(path, content=body, headers={"content-type": kind} if kind else {})
     content: Any = response.content
     if response.status_code != 200:
         content = {name: value for name, value in response.json().items() if name != "request_id"}
@@ -139,6 +141,9 @@ RAW = [
     b'{"symbol":"ETHUSDT","timeframe":"1h","bars":[{"ts":"2024-07-01T00:00:00Z","open":NaN}]}',
     b'{"symbol":"ETHUSDT","symbol":"LIVE","timeframe":"1h","bars":[]}',
     b"\xff\xfe",
+    b'{"symbol":"\xff","timeframe":"1h"}',
+    b'{"symbol":"\xff","timeframe":"1h","bars":[]}',
+    b'{"markets":[{"symbol":"\xff","timeframe":"1h"}]}',
     b'{"symbol":"ETHUSDT","timeframe":"1h","bars":',
 ]
 BODIES = [
@@ -159,6 +164,26 @@ def test_both_ways_answer_alike(path: str, both: tuple[TestClient, TestClient]) 
     for body in BODIES:
         assert sent(short, path, body, False) == sent(usual, path, body, True), body[:300]
     assert kept(short) == kept(usual)
+
+
+@pytest.mark.parametrize("path", ["/v1/bars", "/v1/predict", "/v1/predict/batch"])
+def test_both_ways_take_the_same_kinds_of_content(path: str, both: tuple[TestClient, TestClient]) -> None:
+    short, usual = both
+    sent(short, "/v1/predict", json.dumps(NAMED).encode(), False)
+    sent(usual, "/v1/predict", json.dumps(NAMED).encode(), True)
+    for body in ({**NAMED, "bars": [later()]}, NAMED, {"markets": [NAMED]}):
+        for kind in (
+            "application/json; charset=utf-8",
+            "application/problem+json",
+            "text/plain",
+            "nonsense",
+            None,
+        ):
+            told = [
+                sent(each, path, json.dumps(body).encode(), way, kind)
+                for each, way in zip(both, (False, True), strict=True)
+            ]
+            assert told[0] == told[1], (kind, body)
 
 
 values = st.one_of(

@@ -1,14 +1,20 @@
 """`barprop serve`: where it may listen, what it says when it may not, and that it says where it is."""
 
+import contextlib
 import errno
+import http.client as http_client
 import json
+import os
+import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import NoReturn
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
@@ -17,7 +23,8 @@ from model.errors import BadInput
 from service.cli import parent, serve
 from store.database import Engine
 from store.settings import Settings
-from tests.processes import first_document, http, started
+from tests import postgres as real_postgres
+from tests.processes import children, first_document, http, started
 from tests.service.cli.conftest import Barprop
 
 
@@ -130,3 +137,37 @@ def test_a_worker_that_cannot_be_started_is_tried_again(
         assert stopping.wait(10)
     assert tries == [["worker"]] * 3
     assert "Resource temporarily unavailable" in caplog.text
+
+
+def test_it_ends_while_the_database_neither_answers_nor_goes_away() -> None:
+    """As when its disk hangs: its processes are there, and say nothing."""
+    with real_postgres.of_its_own() as (url, _, _):
+        engine = store.database.connect(url)
+        store.database.upgrade(engine)
+        engine.dispose()
+        folder = Path(parse_qs(urlsplit(url).query)["host"][0])
+        postmaster = int((folder / "postmaster.pid").read_text().split()[0])
+        with started(
+            "serve", "--port", "0", "--no-worker", "--json", env={"BARPROP_DATABASE__URL": url}
+        ) as process:
+            address = first_document(process)["url"]
+            frozen = [postmaster, *children(postmaster)]
+            asking = threading.Thread(target=ask_until_it_ends, args=(f"{address}/v1/markets",))
+            try:
+                for pid in frozen:
+                    os.kill(pid, signal.SIGSTOP)
+                asking.start()
+                time.sleep(0.5)
+                process.terminate()
+                began = time.monotonic()
+                process.wait(40)
+                assert time.monotonic() - began < 20
+            finally:
+                for pid in frozen:
+                    os.kill(pid, signal.SIGCONT)
+            asking.join()
+
+
+def ask_until_it_ends(url: str) -> None:
+    with contextlib.suppress(OSError, ValueError, http_client.HTTPException):
+        http("GET", url)
