@@ -146,7 +146,7 @@ def _asked(engine: Engine, named: Named, answers: Answers, now: datetime) -> Ask
                 raise NotFound(f"no version {named.version!r} of {named.market}")
         if version is None:
             raise NotFound(f"no version answers for {named.market} yet: barprop train {named.market}")
-        predictor = store.loaded.load(conn, version, answers.versions).model
+        predictor = store.loaded.load(conn, named.market, version, answers.versions).model
     return Asked(engine, named.market, version, predictor, answers, now)
 
 

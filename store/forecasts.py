@@ -156,7 +156,7 @@ def _usable(
         detail = f"no version answers for {market} yet: barprop train {market}"
         return Said(Abstention(market, as_of, version, Reason.NO_MODEL, detail))
     try:
-        return store.loaded.load(conn, version, versions)
+        return store.loaded.load(conn, market, version, versions)
     except BadArtifact as error:
         detail = f"version {version} cannot be used: {error}"
         return Said(Abstention(market, as_of, version, Reason.UNHEALTHY_MODEL, detail))

@@ -8,12 +8,14 @@ from sqlalchemy import Connection
 import store.outcomes
 import store.versions
 from model import predictor
+from model.bars import Market
 from model.predictor import Predictor
 from model.significance import Gain
 from store.outcomes import Evidence
 
-# A process keeps so many; each is some ten thousand numbers.
-MOST = 1_000
+# A process keeps so many, and so many of one market, the newest loaded ones: its champion, the one before, and what bots
+# have pinned. Each is some ten thousand numbers.
+MOST, MOST_OF_MARKET = 1_000, 4
 
 
 @dataclass(eq=False)
@@ -21,6 +23,7 @@ class Loaded:
     """A version's predictor, what it gained on the rows that its training held back, and the evidence of its skill when
     it was last asked for."""
 
+    market: Market
     model: Predictor
     held: Gain
     _evidence: Evidence | None = None
@@ -34,18 +37,22 @@ class Loaded:
 Versions = dict[int, Loaded]  # by id
 
 
-def load(conn: Connection, version: int, kept: Versions) -> Loaded:
-    """That version, kept for the next time; the one that was loaded first makes room where there are many. Raises
-    BadArtifact where it is damaged or cannot be used any more, NotFound."""
+def load(conn: Connection, market: Market, version: int, kept: Versions) -> Loaded:
+    """That version of the market, kept for the next time; those that were loaded first make room where there are many.
+    Raises BadArtifact where it is damaged or cannot be used any more, NotFound."""
     known = kept.get(version)
     if known is not None:
         return known
     packed = store.versions.packed(conn, version)
     model = predictor.from_artifact(packed)
     held = json.loads(packed.manifest)["held"]
-    found = Loaded(model, Gain(held["rows"], held["gain"], held["gain_error"]))
-    if len(kept) >= MOST:
-        oldest, *_ = list(kept)
-        kept.pop(oldest, None)
+    found = Loaded(market, model, Gain(held["rows"], held["gain"], held["gain_error"]))
+    there = list(kept.items())
+    of_market = [ident for ident, each in there if each.market == market]
+    out = set(of_market[: max(0, len(of_market) + 1 - MOST_OF_MARKET)])
+    if len(there) - len(out) >= MOST:
+        out.add(there[0][0])
+    for ident in out:
+        kept.pop(ident, None)
     kept[version] = found
     return found
