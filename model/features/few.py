@@ -42,7 +42,21 @@ class Few:
 
 
 def few(features: Sequence[Feature]) -> Few:
-    """These features, for a few rows."""
+    """These features, for a few rows; made once for all that have the same ones."""
+    key = tuple(map(id, features))
+    if key not in _MADE:
+        if len(_MADE) >= MOST:
+            _MADE.clear()
+        _MADE[key] = tuple(features), _made(features)
+    return _MADE[key][1]
+
+
+MOST = 64  # sets of features that are in use at a time
+# By the features themselves, which are kept beside so that nothing else gets their numbers.
+_MADE: dict[tuple[int, ...], tuple[tuple[Feature, ...], Few]] = {}
+
+
+def _made(features: Sequence[Feature]) -> Few:
     places: dict[str, int] = {}
     columns: list[pl.Expr] = []
     numbers: list[Number] = []

@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 
 from model.bars import timeframe
-from model.features import DEFAULT, FEATURES, WARMUP, Feature
+from model.features import DEFAULT, FEATURES, WARMUP, Feature, FeatureSet
 from model.features.columns import CLOSE, OPEN, with_base
 from model.features.few import few
 from tests.model.markets import MARKETS
@@ -107,3 +107,12 @@ def test_of_the_default_features_none_is_left_to_polars() -> None:
     assert not [
         name for each in DEFAULT.few.columns if (name := each.meta.output_name()).startswith("feature ")
     ]
+
+
+def test_equal_sets_of_features_share_what_is_made_of_them() -> None:
+    """A process has a feature set for each of its versions."""
+    again = FeatureSet(DEFAULT.names)
+    assert again is not DEFAULT
+    assert again.few is DEFAULT.few
+    other = Feature("close_location", "candle", 1, "made up", CLOSE / OPEN)
+    assert few([other]) is not few([FEATURES["close_location"]])
