@@ -44,11 +44,12 @@ class Few:
 def few(features: Sequence[Feature]) -> Few:
     """These features, for a few rows; made once for all that have the same ones."""
     key = tuple(map(id, features))
-    if key not in _MADE:
+    made = _MADE.get(key)
+    if made is None:
         if len(_MADE) >= MOST:
             _MADE.clear()
-        _MADE[key] = tuple(features), _made(features)
-    return _MADE[key][1]
+        made = _MADE[key] = tuple(features), _made(features)
+    return made[1]
 
 
 MOST = 64  # sets of features that are in use at a time
