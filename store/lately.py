@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, select
+from sqlalchemy import Connection, Row, bindparam, func, select
 
 from store.tables import EPOCH, markets, predictions
 
@@ -16,7 +16,7 @@ MOST = 4
 @dataclass(frozen=True)
 class Lately:
     """A market's rows up to the bar that closed `as_of`, MOST of them or all: those of the newest bar first, and of a bar
-    its prediction first."""
+    its prediction first, then what was said last."""
 
     as_of: datetime
     rows: Sequence[Row[Any]]
@@ -25,12 +25,8 @@ class Lately:
     @property
     def prediction(self) -> Row[Any] | None:
         """That bar's, if there is one: it stands."""
-        newest = self.rows[0] if self.rows else None
-        return (
-            newest
-            if newest is not None and newest.as_of == self.as_of and newest.kind == "prediction"
-            else None
-        )
+        of_bar = (row for row in self.rows if row.as_of == self.as_of and row.kind == "prediction")
+        return next(of_bar, None)
 
     @property
     def earlier(self) -> Sequence[Mapping[Any, Any]]:
@@ -42,8 +38,8 @@ class Lately:
 
     @property
     def newest_id(self) -> int:
-        """The id of what was said last; 0 where nothing was."""
-        return max((row.id for row in self.rows), default=0)
+        """The id of the market's newest row in the ledger; 0 where nothing was said up to that bar."""
+        return self.rows[0].newest_id if self.rows else 0
 
     @property
     def since(self) -> datetime:
@@ -66,10 +62,16 @@ def read(
     return Lately(as_of, conn.execute(_NEWEST, {"market_id": market_id, "as_of": as_of}).all(), before)
 
 
+_every = predictions.alias()
+_NEWEST_ID = select(func.max(_every.c.id)).where(_every.c.market_id == bindparam("market_id"))
 _NEWEST = (
-    select(predictions, markets.c.symbol, markets.c.timeframe)
+    select(
+        predictions, markets.c.symbol, markets.c.timeframe, _NEWEST_ID.scalar_subquery().label("newest_id")
+    )
     .join(markets, markets.c.id == predictions.c.market_id)
     .where(predictions.c.market_id == bindparam("market_id"), predictions.c.as_of <= bindparam("as_of"))
-    .order_by(predictions.c.as_of.desc(), (predictions.c.answer == "prediction").desc(), predictions.c.id)
+    .order_by(
+        predictions.c.as_of.desc(), (predictions.c.answer == "prediction").desc(), predictions.c.id.desc()
+    )
     .limit(MOST)
 )

@@ -33,11 +33,8 @@ class Few:
         try:
             found = [tuple([feature(row) for feature in self.features]) for row in rows]
             return found if all(math.isfinite(value) for row in found for value in row) else None
-        except (
-            ArithmeticError,
-            TypeError,
-            ValueError,
-        ):  # a division by 0, a null, the root of a number below 0
+        # a division by 0, a null, the root of a number below 0
+        except (ArithmeticError, TypeError, ValueError):
             return None
 
 
@@ -71,9 +68,7 @@ def _made(features: Sequence[Feature]) -> Few:
     for feature in features:
         windows, rest = feature.parts.windows, tree(feature.parts.rest)
         needed = {name: windows.get(name, expr) for name, expr in _leaves(rest)}
-        if _arithmetic(rest) and all(
-            _NO_ROWS.select(expr).dtypes == [pl.Float64] for expr in needed.values()
-        ):
+        if _arithmetic(rest) and _floats(needed.values()):
             numbers.append(_number(rest, {name: place(name, expr) for name, expr in needed.items()}))
         else:
             numbers.append(operator.itemgetter(place(f"feature {feature.name}", feature.expr)))

@@ -58,6 +58,8 @@ def test_it_is_what_each_question_alone_would_find(
         there = conn.execute(select(predictions).where(predictions.c.market_id == market_id)).all()
         own = [each for each in there if each.as_of == at(bar) and each.kind == "prediction"]
         assert ([lately.prediction.id] if lately.prediction else []) == [each.id for each in own]
+        # nothing of what it knows of counts as said since, however much was said of one bar
+        assert all(e.id <= lately.newest_id for e in there if lately.since <= e.as_of <= at(bar))
         before = [each for each in there if each.as_of < at(bar)]
         newest = max((each.as_of for each in before), default=None)
         of_newest = [each.position for each in before if each.as_of == newest and each.kind == "prediction"]
